@@ -1,0 +1,111 @@
+import type { Sensitive } from "../base/sensitive.ts";
+import type { Clock } from "../base/clock.ts";
+
+/**
+ * What the lease ledger asks of a kind of target system. An engine is one folder beside this file plus one line in `registry.ts`
+ * (and its configuration as a `oneof` field in the proto); it passes `test/conformance/engine.ts`.
+ *
+ * An engine holds no truth: every name, oid and deadline comes from the ledger, which has committed it before the target is touched.
+ */
+export interface EngineDefinition<Config = unknown, RoleConfig = unknown> {
+  /** Second segment of its role paths: `credentials/<name>/...`. */
+  readonly name: string;
+  readonly abilities: EngineAbilities;
+  /** Field violations of a configuration that came from a manifest; empty when it is good. No I/O. */
+  checkTarget(config: Config): readonly Violation[];
+  checkRole(config: RoleConfig): readonly Violation[];
+  /** Opens lazily: no I/O before the first call on the result. `password` is the broker's own login on the target. */
+  open(config: Config, password: Sensitive, options: OpenOptions): Target<RoleConfig>;
+}
+
+export interface Violation {
+  /** Proto field path below the configuration message, e.g. `member_of[1]`. */
+  readonly field: string;
+  readonly description: string;
+}
+
+/** What an engine can't do shortens the maximum TTL and is printed by `target test` (attack.md finding 24). */
+export interface EngineAbilities {
+  readonly serverExpiry: boolean;
+  readonly sessionKill: boolean;
+  readonly fencing: boolean;
+  readonly hashedPassword: boolean;
+  readonly enumerable: boolean;
+}
+
+export interface OpenOptions {
+  readonly clock: Clock;
+  /** Name prefix of this broker on its targets: roles are called `lh_<instance>_...`. */
+  readonly instance: string;
+  readonly connectTimeoutMs: number;
+  readonly statementTimeoutMs: number;
+  readonly maxConnections: number;
+}
+
+export interface TargetIdentity {
+  /** Stable identity of the server's data, e.g. PostgreSQL's system identifier. */
+  readonly systemIdentifier: string;
+  readonly timeline: number;
+  readonly inRecovery: boolean;
+  readonly serverVersion: string;
+  /** Target's clock minus ours, in milliseconds. */
+  readonly clockSkewMs: number;
+}
+
+/** A login to create; chosen and committed to the ledger first. */
+export interface NewLogin<RoleConfig> {
+  readonly name: string;
+  readonly password: Sensitive;
+  readonly role: RoleConfig;
+  /** VALID UNTIL on the target's own clock: now() + this many milliseconds (lease time left + grace). */
+  readonly validForMs: number;
+  /** The target refuses to make the login usable after this instant of its own clock (fence against frozen workers). Unix milliseconds. */
+  readonly deadlineAt: number;
+}
+
+/** What revocation will need, sealed into the lease: it must not depend on configuration that may be gone (lesson 7). */
+export interface LoginRef {
+  readonly name: string;
+  /** The role's oid on PostgreSQL; `undefined` while the creation's answer is unknown. */
+  readonly oid: string | undefined;
+  /** Absent counts as success only on the server with this identifier (finding 12); `undefined` while unknown. */
+  readonly systemIdentifier: string | undefined;
+  readonly ownedObjects: OwnedObjects;
+}
+
+export type OwnedObjects = { readonly kind: "refuse" } | { readonly kind: "drop" } | { readonly kind: "reassign_to"; readonly role: string };
+
+export interface CreatedLogin {
+  readonly oid: string;
+  readonly systemIdentifier: string;
+  /** What the client connects with, without the password: `host`, `port`, `database`, `username`. */
+  readonly connection: Readonly<Record<string, string>>;
+}
+
+export type RevokeResult = "revoked" | "absent";
+
+/**
+ * One target system. Every method has its own timeout, and fails with a LeaseholdError: TARGET_UNAVAILABLE (try again, nothing is known),
+ * TARGET_MISCONFIGURED (try again, but somebody must act; metadata `problem` says what, without secrets).
+ */
+export interface Target<RoleConfig> {
+  identify(): Promise<TargetIdentity>;
+  /** Creates the login, usable at once. Idempotent by name: creating the same name again is an error TARGET_MISCONFIGURED `problem: name_taken`. */
+  create(login: NewLogin<RoleConfig>): Promise<CreatedLogin>;
+  /** Moves VALID UNTIL to the target's now() + validForMs; never touches the right to log in. */
+  renew(login: LoginRef, validForMs: number): Promise<void>;
+  /** The safe order of architecture 4.3; idempotent; `absent` only when the server is the login's own and not in recovery. */
+  revoke(login: LoginRef): Promise<RevokeResult>;
+  /** Looks a login up by name; used by crash recovery. */
+  find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined>;
+  /** Tries a throw-away login through its whole life, and names the missing grant or setting. */
+  preflight(role: RoleConfig | undefined): Promise<readonly PreflightCheck[]>;
+  close(): Promise<void>;
+}
+
+export interface PreflightCheck {
+  readonly name: string;
+  readonly ok: boolean;
+  /** What is wrong and how to mend it, constant apart from identifiers; no secret. */
+  readonly detail: string;
+}
