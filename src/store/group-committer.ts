@@ -1,0 +1,218 @@
+import pg from "pg";
+import { LeaseholdError } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
+import { backoffMs } from "../base/retry.ts";
+import { systemClock, sleep } from "../base/clock.ts";
+import type { Command, Committer, Outcome } from "./command.ts";
+import { clientConfig, type StoreConfig } from "./db.ts";
+import { storeError, storeFailure } from "./sqlstate.ts";
+
+const MAX_BATCH = 200;
+const MAX_BATCH_BYTES = 4 * 1024 * 1024;
+const MAX_QUEUED = 20_000;
+
+const COMMIT = { name: "commit_changes", text: "select commit_changes($1, $2, $3, decode($4, 'hex'), $5::jsonb) as answer" };
+const OUTCOME = { name: "commit_outcome", text: "select outcome as answer from commit_result where chain = $1 and batch = $2" };
+const PARTITIONS = { name: "commit_partitions", text: "select ensure_audit_partitions(2)" };
+
+/** The process's own idea of the tail of its chain of changes; the database checks it. */
+export interface ChainTail {
+  readonly chain: string;
+  batch: number;
+  seq: number;
+  /** Hexadecimal SHA-256. */
+  head: string;
+}
+
+export interface CommitterHooks {
+  /** Keyed hash of a lease id or a peer for the record. */
+  fingerprint(value: string): string;
+  /** After every batch that changed something: the feed looks now, the audit signs the head in time. */
+  committed(tail: Readonly<ChainTail>, answer: { readonly epoch: number; readonly timeline: number; readonly revision: number; readonly changed: boolean }): void;
+}
+
+interface Answer {
+  readonly epoch: number;
+  readonly timeline: number;
+  readonly revision: number;
+  readonly changed: boolean;
+  readonly head: string;
+  readonly last_seq: number;
+  readonly results: readonly Outcome[];
+}
+
+interface Waiting {
+  readonly text: string;
+  readonly expiresAt: number;
+  readonly resolve: (outcome: Outcome) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/**
+ * The one writer of this process: collects commands while a batch is under way and sends them as the next one, on its own connection.
+ * A batch whose answer was lost is looked up in `commit_result` before anything else is sent, so no command is done twice or forgotten.
+ * A batch that fails for a reason of its own is split, so that one bad command can't sink the others (finding 22).
+ */
+export class GroupCommitter implements Committer {
+  readonly #config: StoreConfig;
+  readonly #tail: ChainTail;
+  readonly #hooks: CommitterHooks;
+  readonly #log: Log;
+  readonly #timeoutMs: number;
+  #client: pg.Client | undefined;
+  #queue: Waiting[] = [];
+  #running: Promise<void> | undefined;
+  #closed = false;
+
+  /** @param timeoutMs how long a command may wait in all before it is answered STORE_UNAVAILABLE; one that was already sent is never answered so while its outcome can still be read. */
+  constructor(config: StoreConfig, tail: ChainTail, hooks: CommitterHooks, log: Log, timeoutMs = 10_000) {
+    this.#config = config;
+    this.#tail = tail;
+    this.#hooks = hooks;
+    this.#log = log;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  commit(command: Command): Promise<Outcome> {
+    if (this.#closed) return Promise.reject(new LeaseholdError("DRAINING"));
+    if (this.#queue.length >= MAX_QUEUED) return Promise.reject(new LeaseholdError("OVERLOADED", "the committer's queue is full", { retryAfterMs: 1000 }));
+    const text = this.#serialize(command);
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ text, expiresAt: Date.now() + this.#timeoutMs, resolve, reject });
+      this.#running ??= this.#run();
+    });
+  }
+
+  /** Waits for what is queued, then closes the connection. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#running;
+    await this.#client?.end().catch(() => {});
+    this.#client = undefined;
+  }
+
+  #serialize(command: Command): string {
+    const { actor } = command;
+    return JSON.stringify({
+      ...command,
+      actor: { ...actor, peer: actor.peer === "" ? undefined : this.#hooks.fingerprint(actor.peer) },
+      lease: command.lease === undefined ? undefined : this.#hooks.fingerprint(command.lease),
+      at: Date.now(),
+    });
+  }
+
+  async #run(): Promise<void> {
+    await Promise.resolve(); // let the commands of this turn gather
+    while (this.#queue.length > 0) {
+      const batch = this.#take();
+      // oxlint-disable-next-line no-await-in-loop -- one batch in flight
+      if (batch.length > 0) await this.#send(batch);
+    }
+    this.#running = undefined;
+  }
+
+  #take(): Waiting[] {
+    const now = Date.now();
+    const batch: Waiting[] = [];
+    let bytes = 0;
+    let used = 0;
+    for (const waiting of this.#queue) {
+      if (batch.length >= MAX_BATCH || (batch.length > 0 && bytes + waiting.text.length > MAX_BATCH_BYTES)) break;
+      used++;
+      if (waiting.expiresAt <= now) {
+        waiting.reject(new LeaseholdError("STORE_UNAVAILABLE", "the store did not take the change in time", { retryAfterMs: 1000 }));
+        continue;
+      }
+      bytes += waiting.text.length;
+      batch.push(waiting);
+    }
+    this.#queue = this.#queue.slice(used);
+    return batch;
+  }
+
+  /** Settles every command of the batch; never throws. */
+  async #send(batch: readonly Waiting[]): Promise<void> {
+    const giveUpAt = Math.max(...batch.map((waiting) => waiting.expiresAt));
+    for (let attempt = 0; ; attempt++) {
+      try {
+        // oxlint-disable-next-line no-await-in-loop -- tries are one after the other
+        const answer = await this.#try(batch, attempt > 0);
+        this.#settle(batch, answer);
+        return;
+      } catch (error) {
+        const failure = storeFailure(error);
+        this.#log.warn({ failure, attempt, error: (error as Error).message }, "a commit failed");
+        if (failure === "connection" || failure === "duplicate") this.#drop();
+        // oxlint-disable-next-line no-await-in-loop
+        if (failure === "no_partition") await this.#client?.query(PARTITIONS).catch(() => {});
+        if (failure === "other") {
+          // oxlint-disable-next-line no-await-in-loop
+          await this.#split(batch, error);
+          return;
+        }
+        if (Date.now() >= giveUpAt || (this.#closed && failure === "connection")) {
+          const reported = failure === "exhausted" ? new LeaseholdError("AUDIT_UNAVAILABLE", "the store is full", { cause: error, retryAfterMs: 5000 }) : storeError(error);
+          for (const waiting of batch) waiting.reject(reported);
+          return;
+        }
+        // oxlint-disable-next-line no-await-in-loop
+        await sleep(systemClock, backoffMs(attempt, 20, 500));
+      }
+    }
+  }
+
+  async #try(batch: readonly Waiting[], again: boolean): Promise<Answer> {
+    const client = (this.#client ??= await this.#connect());
+    const next = this.#tail.batch + 1;
+    if (again) {
+      const known = await client.query<{ answer: Answer }>({ ...OUTCOME, values: [this.#tail.chain, next] });
+      if (known.rows[0] !== undefined) return known.rows[0].answer;
+    }
+    const commands = `[${batch.map((waiting) => waiting.text).join(",")}]`;
+    const result = await client.query<{ answer: Answer }>({ ...COMMIT, values: [this.#tail.chain, next, this.#tail.seq, this.#tail.head, commands] });
+    return result.rows[0]!.answer;
+  }
+
+  #settle(batch: readonly Waiting[], answer: Answer): void {
+    if (answer.last_seq > this.#tail.seq) {
+      this.#tail.batch++;
+      this.#tail.seq = answer.last_seq;
+      this.#tail.head = answer.head;
+    }
+    this.#hooks.committed(this.#tail, answer);
+    batch.forEach((waiting, i) => waiting.resolve(answer.results[i]!));
+  }
+
+  async #split(batch: readonly Waiting[], error: unknown): Promise<void> {
+    if (batch.length === 1) {
+      this.#log.error({ error: (error as Error).message }, "a change was refused by the database");
+      batch[0]!.reject(storeError(error));
+      return;
+    }
+    const half = batch.length >> 1;
+    await this.#send(batch.slice(0, half));
+    await this.#send(batch.slice(half));
+  }
+
+  async #connect(): Promise<pg.Client> {
+    const client = new pg.Client(clientConfig(this.#config));
+    client.on("error", () => {
+      if (this.#client === client) this.#client = undefined;
+    });
+    await client.connect();
+    return client;
+  }
+
+  #drop(): void {
+    const client = this.#client;
+    this.#client = undefined;
+    void client?.end().catch(() => {});
+  }
+}
+
+/** Turns a refusal into the public error. STALE and REPLAY are for the caller to handle first. */
+export function refusal(outcome: Extract<Outcome, { ok: false }>): LeaseholdError {
+  if (outcome.reason === "STALE") return new LeaseholdError("STORE_UNAVAILABLE", "the row kept changing", { retryAfterMs: 100 });
+  if (outcome.reason === "REPLAY") return new LeaseholdError("CONFLICT");
+  return new LeaseholdError(outcome.reason, outcome.reason, { metadata: outcome.metadata });
+}
