@@ -25,7 +25,7 @@ export interface StoreConfig {
 
 const INT8 = 20;
 const INT8_ARRAY = 1016;
-const parseArray = pg.types.getTypeParser(INT8_ARRAY) as (value: string) => string[];
+const parseArray = pg.types.getTypeParser(INT8_ARRAY as number, "text") as (value: string) => string[];
 /** bigint as number: revisions, versions and counts stay below 2^53. */
 const types = {
   getTypeParser(oid: number, format?: "text" | "binary"): (value: string) => unknown {
