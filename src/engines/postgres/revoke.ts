@@ -1,0 +1,92 @@
+import { sleep } from "../../base/clock.ts";
+import type { LoginRef, OpenOptions, OwnedObjects, RevokeResult } from "../engine.ts";
+import { misconfigured, problemOf } from "./faults.ts";
+import type { Sessions } from "./sessions.ts";
+import { DISABLE, DROP, OWNED, SETTLE, TERMINATE } from "./statements.ts";
+
+/**
+ * How long logins that were past their password check may take to appear: after NOLOGIN the latest was seen 73 ms after the first scan
+ * (attack.md A4), so two empty scans this far apart.
+ */
+const QUIET_MS = 250;
+const RESCAN_MS = 50;
+/** Sessions that outlive this many milliseconds of being terminated are somebody's problem; the lease stays and is tried again. */
+const DRAIN_LIMIT_MS = 15_000;
+const MAX_NAMED_DATABASES = 10;
+
+/**
+ * The safe order: NOLOGIN (committed) → end sessions until none comes → owned objects → DROP ROLE → end sessions again, for one that began
+ * in between lives on without a name. Every step may be repeated. Absent is success only where `leasehold.check_server` passed.
+ */
+export async function revoke(sessions: Sessions, options: OpenOptions, login: LoginRef): Promise<RevokeResult> {
+  const { instance } = options;
+  const server = login.systemIdentifier ?? null;
+  const [row] = await sessions.query<{ role_oid: string | null }>(DISABLE, [instance, [login.name], [login.oid ?? null], server]);
+  const found = row?.role_oid ?? undefined;
+  const oid = found ?? login.oid;
+  if (oid !== undefined) await endSessions(sessions, options, oid);
+  if (found === undefined) return "absent";
+
+  await settleOwned(sessions, instance, { ...login, oid: found });
+  const [drop] = await sessions.query<{ outcome: string }>(DROP, [instance, [login.name], [found], server]);
+  if (drop?.outcome === "owned") throw misconfigured("owned_objects");
+  await endSessions(sessions, options, found);
+  return drop?.outcome === "dropped" ? "revoked" : "absent";
+}
+
+/** By oid alone: after the drop a session has no user name any more, but still its usesysid. */
+async function endSessions(sessions: Sessions, options: OpenOptions, oid: string): Promise<void> {
+  const scan = async (): Promise<number> => (await sessions.query<{ seen: number }>(TERMINATE, [options.instance, [oid]]))[0]?.seen ?? 0;
+  let emptyScans = 0;
+  for (let waitedMs = 0; waitedMs <= DRAIN_LIMIT_MS; ) {
+    // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
+    emptyScans = (await scan()) === 0 ? emptyScans + 1 : 0;
+    if (emptyScans === 2) return;
+    const pause = emptyScans === 1 ? QUIET_MS : RESCAN_MS;
+    // oxlint-disable-next-line no-await-in-loop
+    await sleep(options.clock, pause);
+    waitedMs += pause;
+  }
+  throw misconfigured("sessions_remain");
+}
+
+/** Only where pg_shdepend names the role, in exactly the databases it names (finding 6). Throws `owned_objects`: the login is dead, but stays. */
+async function settleOwned(sessions: Sessions, instance: string, login: LoginRef & { readonly oid: string }): Promise<void> {
+  const owned = await sessions.query<{ database_name: string | null }>(OWNED, [instance, login.name, login.oid]);
+  if (owned.length === 0) return;
+  const databases = owned.map((row) => row.database_name);
+  if (login.ownedObjects.kind === "refuse") throw ownedIn(databases);
+  // Privileges on shared objects are taken back by any database's turn: our own when there is no other.
+  const named = databases.filter((name) => name !== null);
+  for (const database of named.length > 0 ? named : [sessions.config.database]) {
+    // oxlint-disable-next-line no-await-in-loop -- few, and each may lock
+    await settleIn(sessions, database, instance, login, newOwner(login.ownedObjects));
+  }
+}
+
+async function settleIn(
+  sessions: Sessions,
+  database: string,
+  instance: string,
+  login: LoginRef & { readonly oid: string },
+  owner: string | null,
+): Promise<void> {
+  try {
+    const values = [instance, login.name, login.oid, login.systemIdentifier ?? null, owner];
+    await sessions.inDatabase(database, (there) => there.query(SETTLE, values));
+  } catch (error) {
+    const problem = problemOf(error);
+    if (problem === "owned_objects") throw ownedIn([database]);
+    if (problem === "not_bootstrapped" || problem === "permission_missing") throw misconfigured("not_bootstrapped", { databases: database });
+    throw error;
+  }
+}
+
+function newOwner(owned: OwnedObjects): string | null {
+  return owned.kind === "reassign_to" ? owned.role : null;
+}
+
+function ownedIn(databases: readonly (string | null)[]): Error {
+  const names = databases.map((name) => name ?? "(shared)").slice(0, MAX_NAMED_DATABASES);
+  return misconfigured("owned_objects", { databases: names.join(",") });
+}

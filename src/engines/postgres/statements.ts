@@ -1,0 +1,54 @@
+import type { Statement } from "./sessions.ts";
+
+/** Everything the broker ever says to a target. Parameters of the functions: sql/30-create.sql, 40-end.sql and 50-owned.sql. */
+export const IDENTIFY: Statement = {
+  name: "lh_identify",
+  text: `SELECT s.system_identifier::text, k.timeline_id, pg_is_in_recovery() AS in_recovery, current_setting('server_version') AS server_version,
+           (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now_ms
+         FROM pg_control_system() s, pg_control_checkpoint() k`,
+};
+export const CREATE: Statement = {
+  name: "lh_create",
+  text: "SELECT login, role_oid::text, system_identifier FROM leasehold.create_logins($1, $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer, $7::bigint)",
+};
+export const RENEW: Statement = {
+  name: "lh_renew",
+  text: "SELECT login FROM leasehold.renew_logins($1, $2::text[], $3::oid[], $4::bigint[], $5)",
+};
+export const DISABLE: Statement = {
+  name: "lh_disable",
+  text: "SELECT role_oid::text FROM leasehold.disable_logins($1, $2::text[], $3::oid[], $4)",
+};
+export const TERMINATE: Statement = {
+  name: "lh_terminate",
+  text: "SELECT leasehold.terminate_sessions($1, $2::oid[]) AS seen",
+};
+export const OWNED: Statement = {
+  name: "lh_owned",
+  text: "SELECT database_name FROM leasehold.owned_objects($1, $2, $3::oid) ORDER BY database_name",
+};
+export const SETTLE: Statement = {
+  name: "lh_settle",
+  text: "SELECT leasehold.settle_owned($1, $2, $3::oid, $4, $5)",
+};
+export const DROP: Statement = {
+  name: "lh_drop",
+  text: "SELECT outcome FROM leasehold.drop_logins($1, $2::text[], $3::oid[], $4)",
+};
+export const FIND: Statement = {
+  name: "lh_find",
+  text: "SELECT role_oid::text, can_login FROM leasehold.find_logins($1, $2::text[])",
+};
+export const SELF: Statement = {
+  name: "lh_self",
+  text: `SELECT leasehold.version() AS version,
+           (SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = session_user) AS powerful,
+           ARRAY(SELECT name FROM pg_settings WHERE (name, setting) IN (('pg_stat_statements.track_utility', 'on'))
+                 OR (name = 'log_statement' AND setting <> 'none') OR (name = 'log_min_error_statement' AND setting <> 'panic')
+                 OR (name = 'log_error_verbosity' AND setting <> 'terse') OR (name = 'log_parameter_max_length' AND setting <> '0')
+                 OR (name = 'log_min_duration_statement' AND setting <> '-1')) AS talkative`,
+};
+export const PROBLEM_GROUPS: Statement = {
+  name: "lh_problem_groups",
+  text: "SELECT group_name, problem FROM leasehold.problem_groups($1, $2::text[])",
+};

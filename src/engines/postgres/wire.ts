@@ -1,0 +1,77 @@
+import type { Duplex } from "node:stream";
+import pg from "pg";
+
+/** How a server asked for the password, or didn't, in a way that we don't answer. */
+export class AuthenticationRefused extends Error {
+  override readonly name = "AuthenticationRefused";
+}
+
+/** What pg's Connection has beside its published types. */
+interface WireConnection extends pg.Connection {
+  attachListeners(stream: Duplex): void;
+}
+const WireConnection = pg.Connection as unknown as new (config: pg.ClientConfig) => WireConnection;
+
+/**
+ * A connection that proves the password by SCRAM and no other way. pg by itself answers a request for the password in clear, or for its
+ * MD5, and takes a server that asks for nothing (finding 23); whoever may edit a target's address would be handed the password,
+ * or the verifiers. Here the server must have shown that it knows the verifier before anything but SCRAM is sent.
+ *
+ * It also survives what pg's parser throws for unknown messages: from a socket's event handler that would end the process.
+ */
+export class ScramConnection extends WireConnection {
+  #proven = false;
+  #authenticated = false;
+  #refused = false;
+
+  override attachListeners(stream: Duplex): void {
+    const others = new Set(stream.listeners("data"));
+    super.attachListeners(stream);
+    for (const listener of stream.listeners("data").filter((one) => !others.has(one))) {
+      stream.off("data", listener as (chunk: Buffer) => void);
+      stream.on("data", (chunk: Buffer) => {
+        try {
+          listener.call(stream, chunk);
+        } catch (error) {
+          this.emit("error", error);
+        }
+      });
+    }
+  }
+
+  /** The one method by which pg sends a password, clear or MD5. */
+  password(): void {
+    this.#refuse();
+  }
+
+  override emit(event: string | symbol, ...values: unknown[]): boolean {
+    if (this.#refused && event !== "end") return false;
+    switch (event) {
+      case "authenticationCleartextPassword":
+      case "authenticationMD5Password":
+        return this.#refuse();
+      case "authenticationSASLFinal":
+        super.emit(event, ...values); // pg checks the server's signature here, and emits an error if it is wrong
+        this.#proven = !this.#refused;
+        return true;
+      case "authenticationOk":
+        if (!this.#proven) return this.#refuse();
+        this.#authenticated = true;
+        break;
+      case "readyForQuery":
+        if (!this.#authenticated) return this.#refuse();
+        break;
+      case "error":
+        super.emit(event, ...values);
+        this.#refused = true;
+        this.stream.destroy();
+        return true;
+      default:
+    }
+    return super.emit(event, ...values);
+  }
+
+  #refuse(): boolean {
+    return this.emit("error", new AuthenticationRefused("the server did not authenticate by SCRAM"));
+  }
+}

@@ -1,0 +1,14 @@
+import type { EngineDefinition } from "./engine.ts";
+import { postgres } from "./postgres/definition.ts";
+
+/** Every engine the broker has: one folder and one line each. Typed by its own configuration; the API's `oneof` picks the matching one. */
+export const ENGINES = [postgres] as const satisfies readonly AnyEngine[];
+
+/** An engine whose configuration types are not known here; who calls it has picked the configuration by the same name. */
+type AnyEngine = EngineDefinition<never, never>;
+
+export type EngineName = (typeof ENGINES)[number]["name"];
+
+export function engineByName(name: string): (typeof ENGINES)[number] | undefined {
+  return ENGINES.find((engine) => engine.name === name);
+}
