@@ -27,6 +27,8 @@ export interface AuditEntry extends Actor {
   readonly version?: number;
   /** Lease id in clear; the audit writes a keyed hash. */
   readonly lease?: string;
+  /** How many equal denials this record stands for, if more than one. */
+  readonly count?: number;
 }
 
 /** The actor of automatic work. */

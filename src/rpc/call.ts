@@ -32,7 +32,8 @@ export interface Identified extends Call {
   readonly principal: Principal;
 }
 
-export declare const authorized: unique symbol;
+/** Marks a call that authorization let through; only `authorize.ts` sets it. */
+export const authorized: unique symbol = Symbol("authorized");
 
 /** The stored resource an RPC was authorized against, read before the handler ran. */
 export type Stored =
@@ -44,6 +45,8 @@ export interface ItemRecord {
   readonly path: string;
   readonly outcome: "ok" | Reason;
   readonly version?: number;
+  /** Default: the method's. */
+  readonly capability?: Capability;
 }
 
 /**

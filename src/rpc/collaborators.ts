@@ -7,6 +7,7 @@ import type { PathScope } from "../model/path.ts";
 import type { Principal } from "../model/principal.ts";
 import type { Connections } from "./connection.ts";
 import type { RequestFacts } from "./methods.ts";
+import type { TraceParent } from "./trace-parent.ts";
 
 /** `none`: no rule speaks of it, which is a denial too; `deny`: a rule forbids it, which an owner can't overrule. */
 export type Decision = "allow" | "deny" | "none";
@@ -40,7 +41,7 @@ export interface Resources {
 
 /** Starts a span for a call that is sampled; undefined (at no cost) for one that is not. */
 export interface Spans {
-  start(name: string, traceparent: string | undefined): Span | undefined;
+  start(name: string, parent: TraceParent | undefined): Span | undefined;
 }
 
 export interface Observer {

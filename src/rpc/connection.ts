@@ -23,3 +23,11 @@ export interface Connection {
 export interface Connections {
   connectionOf(peer: string): Connection | undefined;
 }
+
+/** Why nothing may be answered on a connection (any more); undefined when all is well. */
+export function refusalOf(connection: Connection | undefined, now: number): Reason | undefined {
+  if (connection === undefined) return "PRINCIPAL_INVALID";
+  if (connection.refusal !== undefined) return connection.refusal;
+  if (connection.notAfter <= now) return "CERTIFICATE_EXPIRED";
+  return connection.principal === undefined ? "PRINCIPAL_INVALID" : undefined;
+}

@@ -44,7 +44,7 @@ export type Resource<I> =
    * into the record.
    */
   | { readonly kind: "subject"; readonly of: (request: I) => string; readonly folder: string; readonly path: (request: I) => string }
-  /** Many paths: the handler authorizes or filters each. `scopes`: `""` (all), an exact path, a folder `a/b/` or `a/b/**`. */
+  /** Many paths: the handler authorizes or filters each. `scopes`: `""` (all), an exact path, a folder `a/b/` or `a/b/**`; a batch has none: its items fail one by one. */
   | { readonly kind: "set"; readonly scopes: (request: I) => readonly string[] };
 
 /** What a call costs in the principal's token bucket (rate-limit.ts). */
@@ -64,6 +64,8 @@ export interface MethodRow<I> {
   readonly audit: AuditMode;
   /** Longest a call may take, in milliseconds, if not the configured one. Streams have no cap. */
   readonly maxMs?: number;
+  /** False for what is dear to do twice: not repeated when the record shows that this process was behind. */
+  readonly repeat?: false;
   /** What policy conditions see as `request.ttl` and the like depends on stored defaults: asked from `Resources.facts` before the decision. */
   readonly facts?: (request: I) => RequestFacts;
 }
@@ -90,7 +92,7 @@ export const METHODS = {
     getSecret: { capability: "read", resource: { kind: "path", root: "secrets", of: (r) => r.path }, rate: "read", audit: "read" },
     batchGetSecrets: {
       capability: "read",
-      resource: { kind: "set", scopes: (r) => r.requests.map((item) => item.path) },
+      resource: { kind: "set", scopes: () => [] },
       rate: "list",
       audit: "read",
     },
@@ -149,7 +151,7 @@ export const METHODS = {
   },
   AuditService: {
     tailAudit: { capability: "audit-read", resource: { kind: "constant", path: "audit/records" }, rate: "stream", audit: "read" },
-    verifyAudit: { capability: "audit-read", resource: { kind: "constant", path: "audit/records" }, rate: "admin", audit: "read", maxMs: WAIT_MAX_MS },
+    verifyAudit: { capability: "audit-read", resource: { kind: "constant", path: "audit/records" }, rate: "admin", audit: "read", maxMs: WAIT_MAX_MS, repeat: false },
   },
   OperatorService: {
     putTarget: {

@@ -1,0 +1,152 @@
+import { LeaseholdError } from "../base/errors.ts";
+import type { Capability } from "../model/capability.ts";
+import { parsePath, parsePrefix, parseScope, type PathScope } from "../model/path.ts";
+import type { Principal } from "../model/principal.ts";
+import { authorized, type Authorized, type Identified, type Stored } from "./call.ts";
+import type { CallState } from "./call-state.ts";
+import type { Access, Decision, Resources } from "./collaborators.ts";
+import type { MethodRow, RequestFacts } from "./methods.ts";
+
+/** What a call is about, read from its request and, where that is not enough, from the store. */
+export interface Target {
+  /** For the audit and for error metadata: what the caller named. */
+  readonly path: string;
+  /** What the policy is asked about; undefined when the store knows no such resource. */
+  readonly rulePath: string | undefined;
+  readonly stored: Stored | undefined;
+  readonly facts: RequestFacts | undefined;
+}
+
+/** Longest list of scopes that is looked at before validation refuses it. */
+const MAX_SCOPES = 128;
+
+/** Reads the target. Throws PATH_INVALID for what is not canonical, before anything is looked up. A promise only where the store must be read. */
+export function resolveTarget(row: MethodRow<unknown>, request: unknown, resources: Resources): Target | Promise<Target> {
+  const { resource } = row;
+  switch (resource.kind) {
+    case "self":
+      return target("");
+    case "constant":
+      return target(resource.path);
+    case "path": {
+      const path = parsePath(resource.of(request), resource.root);
+      const facts = row.facts?.(request);
+      return facts === undefined ? target(path) : withDefaults(target(path), path, facts, resources);
+    }
+    case "subject":
+      return target(parsePath(resource.path(request)));
+    case "set": {
+      const scopes = resource.scopes(request).slice(0, MAX_SCOPES);
+      for (const scope of scopes) parseAnyScope(scope);
+      return target(scopes[0] ?? "");
+    }
+    case "lease":
+      return leaseTarget(row, parsePath(resource.of(request), "leases"), request, resources);
+    case "operation":
+      return operationTarget(parsePath(resource.of(request), "operations"), resources);
+  }
+}
+
+/** Throws PERMISSION_DENIED (or, to who may know, *_NOT_FOUND); after it the call is `Authorized`. */
+export function authorize(
+  call: CallState & Identified,
+  row: MethodRow<unknown>,
+  request: unknown,
+  found: Target,
+  access: Access,
+): asserts call is CallState & Authorized {
+  call.path = found.path;
+  call.stored = found.stored;
+  if (found.stored?.kind === "lease") call.lease = found.stored.id;
+  if (!isAllowed(call.principal, row, request, found, access)) throw denied(row.capability, found.path);
+  call[authorized] = true;
+}
+
+function isAllowed(principal: Principal, row: MethodRow<unknown>, request: unknown, found: Target, access: Access): boolean {
+  const { capability, resource } = row;
+  if (capability === "") return resource.kind === "self";
+  switch (resource.kind) {
+    case "self":
+    case "set":
+      return true;
+    case "subject": {
+      const subject = resource.of(request);
+      return subject === "" || subject === principal.id || access.allowsFolder(principal, capability, resource.folder);
+    }
+    case "path":
+    case "constant":
+      return access.decide(principal, capability, found.path, found.facts) === "allow";
+    case "lease":
+      return isStoredAllowed(principal, capability, resource.ownerMay, found, access, "LEASE_NOT_FOUND");
+    case "operation":
+      return isStoredAllowed(principal, capability, true, found, access, "OPERATION_NOT_FOUND");
+  }
+}
+
+/** An owner needs no rule, but a rule that denies wins over him too. Whether a thing is missing, only learns who may act on its own path. */
+function isStoredAllowed(
+  principal: Principal,
+  capability: Capability,
+  ownerMay: boolean,
+  found: Target,
+  access: Access,
+  missing: "LEASE_NOT_FOUND" | "OPERATION_NOT_FOUND",
+): boolean {
+  if (found.rulePath === undefined) {
+    if (access.decide(principal, capability, found.path) === "allow") throw new LeaseholdError(missing);
+    return false;
+  }
+  const decision: Decision = access.decide(principal, capability, found.rulePath, found.facts);
+  return decision === "allow" || (ownerMay && decision === "none" && found.stored?.owner === principal.id);
+}
+
+/** The one denial: what was asked for, never whether it exists. `path` must be canonical. */
+export function denied(capability: Capability | "", path: string): LeaseholdError {
+  return new LeaseholdError("PERMISSION_DENIED", undefined, { metadata: { capability, path } });
+}
+
+/** `""` (everything), a folder with its slash, a folder with `**`, or one path. Throws PATH_INVALID. */
+export function parseAnyScope(scope: string): PathScope {
+  if (scope === "") return { prefix: "", exact: false };
+  return scope.endsWith("/") ? { prefix: parsePrefix(scope), exact: false } : parseScope(scope);
+}
+
+/** True when some path can be in both. */
+export function overlaps(a: PathScope, b: PathScope): boolean {
+  if (a.exact) return b.exact ? a.prefix === b.prefix : a.prefix.startsWith(b.prefix);
+  return b.exact ? b.prefix.startsWith(a.prefix) : a.prefix.startsWith(b.prefix) || b.prefix.startsWith(a.prefix);
+}
+
+function target(path: string): Target {
+  return { path, rulePath: path, stored: undefined, facts: undefined };
+}
+
+async function leaseTarget(row: MethodRow<unknown>, path: string, request: unknown, resources: Resources): Promise<Target> {
+  const id = idOf(path);
+  const lease = await resources.lease(id);
+  if (lease === undefined) return { path, rulePath: undefined, stored: undefined, facts: undefined };
+  const found: Target = { path, rulePath: lease.rolePath, stored: { kind: "lease", id, ...lease }, facts: undefined };
+  const facts = row.facts?.(request);
+  return facts === undefined ? found : withDefaults(found, lease.rolePath, facts, resources);
+}
+
+async function operationTarget(path: string, resources: Resources): Promise<Target> {
+  const id = idOf(path);
+  const operation = await resources.operation(id);
+  return { path, rulePath: operation && path, stored: operation && { kind: "operation", id, owner: operation.owner }, facts: undefined };
+}
+
+/** Conditions see effective values: a TTL that was left out (or zero) is the role's default. */
+function withDefaults(found: Target, rolePath: string, facts: RequestFacts, resources: Resources): Target | Promise<Target> {
+  if (facts.ttlMs !== undefined && facts.ttlMs !== 0) return { ...found, facts };
+  const ttlMs = resources.defaultTtlMs(rolePath);
+  if (ttlMs instanceof Promise) return ttlMs.then((ms) => ({ ...found, facts: { ttlMs: ms } }));
+  return { ...found, facts: { ttlMs } };
+}
+
+/** A resource with an id is exactly two segments deep. */
+function idOf(path: string): string {
+  const segments = path.split("/");
+  if (segments.length !== 2) throw new LeaseholdError("PATH_INVALID");
+  return segments[1]!;
+}
