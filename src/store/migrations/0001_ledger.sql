@@ -218,7 +218,6 @@ create table audit_head (
   batch bigint not null,
   last_seq bigint not null,
   head bytea not null,
-  others json not null,
   signed_text text not null,
   signature bytea not null,
   signed_at timestamptz not null default clock_timestamp(),

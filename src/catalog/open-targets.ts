@@ -1,0 +1,72 @@
+import { LeaseholdError } from "../base/errors.ts";
+import { Sensitive } from "../base/sensitive.ts";
+import { open } from "../crypto/envelope.ts";
+import type { Keyring } from "../crypto/keyring.ts";
+import type { EngineDefinition, OpenOptions, Target } from "../engines/engine.ts";
+import { sealedPassword } from "../store/catalog.ts";
+import type { Db } from "../store/db.ts";
+import type { TargetRecord } from "../model/target.ts";
+import type { Catalog } from "./catalog.ts";
+import { targetBinding } from "./binding.ts";
+
+interface Opened {
+  readonly generation: number;
+  readonly target: Promise<Target<unknown>>;
+}
+
+/** The targets this process has connections to, one set each; opened when first needed, opened anew when the target was changed. */
+export class OpenTargets {
+  readonly #db: Db;
+  readonly #keyring: Keyring;
+  readonly #catalog: Catalog;
+  readonly #engines: readonly EngineDefinition[];
+  readonly #options: OpenOptions;
+  readonly #open = new Map<string, Opened>();
+
+  constructor(db: Db, keyring: Keyring, catalog: Catalog, engines: readonly EngineDefinition[], options: OpenOptions) {
+    this.#db = db;
+    this.#keyring = keyring;
+    this.#catalog = catalog;
+    this.#engines = engines;
+    this.#options = options;
+  }
+
+  /** Throws TARGET_NOT_FOUND, SEALED, STORE_UNAVAILABLE. */
+  async open(uid: string): Promise<Target<unknown>> {
+    const record = this.#catalog.targetByUid(uid);
+    if (record === undefined) throw new LeaseholdError("TARGET_NOT_FOUND");
+    const known = this.#open.get(uid);
+    if (known?.generation === record.generation) return known.target;
+    const opened: Opened = { generation: record.generation, target: this.#connect(record) };
+    this.#open.set(uid, opened);
+    if (known !== undefined) void closeLater(known);
+    opened.target.catch(() => {
+      if (this.#open.get(uid) === opened) this.#open.delete(uid);
+    });
+    return opened.target;
+  }
+
+  engine(name: string): EngineDefinition {
+    const engine = this.#engines.find((candidate) => candidate.name === name);
+    if (engine === undefined) throw new LeaseholdError("INTERNAL", `unknown engine ${name}`);
+    return engine;
+  }
+
+  async close(): Promise<void> {
+    const all = [...this.#open.values()];
+    this.#open.clear();
+    await Promise.all(all.map(closeLater));
+  }
+
+  async #connect(record: TargetRecord): Promise<Target<unknown>> {
+    const sealed = await sealedPassword(this.#db, record.uid);
+    if (sealed === undefined) throw new LeaseholdError("TARGET_MISCONFIGURED", "no password", { metadata: { problem: "no_password" } });
+    const password = new Sensitive(await open(this.#keyring, sealed, targetBinding(record.uid)));
+    return this.engine(record.engine).open(record.config, password, this.#options);
+  }
+}
+
+async function closeLater(opened: Opened): Promise<void> {
+  const target = await opened.target.catch(() => undefined);
+  await target?.close();
+}

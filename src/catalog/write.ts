@@ -1,0 +1,142 @@
+import { randomUUID } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
+import { invalid, LeaseholdError } from "../base/errors.ts";
+import type { Sensitive } from "../base/sensitive.ts";
+import { keyIdOf, seal } from "../crypto/envelope.ts";
+import type { Keyring } from "../crypto/keyring.ts";
+import type { Actor } from "../model/audit.ts";
+import type { TargetRecord } from "../model/target.ts";
+import type { Command, CommandKind, Committer, Outcome } from "../store/command.ts";
+import { refusal } from "../store/group-committer.ts";
+import { targetBinding } from "./binding.ts";
+import type { Catalog } from "./catalog.ts";
+import type { OpenTargets } from "./open-targets.ts";
+
+export interface TargetInput {
+  readonly name: string;
+  readonly engine: string;
+  readonly config: object;
+  /** Undefined keeps the stored one, which only a target that still points to the same place may. */
+  readonly password: Sensitive | undefined;
+}
+
+export interface RoleInput {
+  readonly path: string;
+  readonly target: string;
+  readonly engine: string;
+  readonly defaultTtlMs: number;
+  readonly maxTtlMs: number;
+  readonly config: object;
+}
+
+export interface Write {
+  readonly etag: string;
+  readonly dryRun: boolean;
+  readonly actor: Actor;
+  readonly request: Command["request"];
+}
+
+export interface Written {
+  readonly revision: number;
+  /** False for a dry run or a replay. */
+  readonly recorded: boolean;
+}
+
+const MAX_TRIES = 5;
+
+/** Writes targets and roles: the engine checks them, the committer stores them. */
+export class CatalogWriter {
+  readonly #catalog: Catalog;
+  readonly #targets: OpenTargets;
+  readonly #keyring: Keyring;
+  readonly #committer: Committer;
+
+  constructor(catalog: Catalog, targets: OpenTargets, keyring: Keyring, committer: Committer) {
+    this.#catalog = catalog;
+    this.#targets = targets;
+    this.#keyring = keyring;
+    this.#committer = committer;
+  }
+
+  /** Throws REQUEST_INVALID (every violation at once), VERSION_MISMATCH, CONFLICT. */
+  async putTarget(input: TargetInput, write: Write): Promise<Written> {
+    throwViolations(this.#targets.engine(input.engine).checkTarget(input.config), `target.${input.engine}`);
+    for (let i = 0; i < MAX_TRIES; i++) {
+      // oxlint-disable-next-line no-await-in-loop -- each try decides on what it read
+      const known = await this.#catalog.refreshTarget(input.name);
+      requirePassword(known, input);
+      if (write.dryRun) return { revision: 0, recorded: false };
+      const uid = known?.uid ?? randomUUID();
+      // oxlint-disable-next-line no-await-in-loop
+      const sealed = input.password === undefined ? undefined : await seal(this.#keyring, targetBinding(uid), input.password.reveal());
+      const args = {
+        uid,
+        name: input.name,
+        engine: input.engine,
+        document: JSON.stringify(input.config),
+        generation: known?.generation ?? 0,
+        etag: write.etag,
+        ...(sealed === undefined ? {} : { sealed: Buffer.from(sealed).toString("base64"), key_id: keyIdOf(sealed) }),
+      };
+      // oxlint-disable-next-line no-await-in-loop
+      const outcome = await this.#commit("target.put", `targets/${input.name}`, args, write);
+      if (!outcome.ok && outcome.reason === "STALE") continue;
+      const written = finish(outcome);
+      // oxlint-disable-next-line no-await-in-loop
+      await this.#catalog.refreshTarget(input.name);
+      return written;
+    }
+    throw new LeaseholdError("STORE_UNAVAILABLE", "the target kept changing", { retryAfterMs: 100 });
+  }
+
+  /** Throws REQUEST_INVALID, TARGET_NOT_FOUND, VERSION_MISMATCH, CONFLICT. */
+  async putRole(input: RoleInput, write: Write): Promise<Written> {
+    throwViolations(this.#targets.engine(input.engine).checkRole(input.config), `role.${input.engine}`);
+    const target = this.#catalog.target(input.target) ?? (await this.#catalog.refreshTarget(input.target));
+    if (target === undefined || target.engine !== input.engine) throw new LeaseholdError("TARGET_NOT_FOUND");
+    if (write.dryRun) return { revision: 0, recorded: false };
+    const document = JSON.stringify({ defaultTtlMs: input.defaultTtlMs, maxTtlMs: input.maxTtlMs, config: input.config });
+    const written = finish(await this.#commit("role.put", input.path, { target: input.target, engine: input.engine, document, etag: write.etag }, write));
+    await this.#catalog.refreshRole(input.path);
+    return written;
+  }
+
+  /** Throws TARGET_NOT_FOUND, IN_USE. */
+  async deleteTarget(name: string, write: Write): Promise<Written> {
+    const written = finish(await this.#commit("target.delete", `targets/${name}`, { name }, write));
+    await this.#catalog.refreshTarget(name);
+    return written;
+  }
+
+  /** Throws ROLE_NOT_FOUND. */
+  async deleteRole(path: string, write: Write): Promise<Written> {
+    const written = finish(await this.#commit("role.delete", path, {}, write));
+    await this.#catalog.refreshRole(path);
+    return written;
+  }
+
+  #commit(kind: CommandKind, path: string, args: Command["args"], { actor, request }: Write): Promise<Outcome> {
+    return this.#committer.commit({ kind, path, actor, request, args });
+  }
+}
+
+/** Whoever may edit a target must not be able to send its password to a server of his own (finding 23). */
+function requirePassword(known: TargetRecord | undefined, input: TargetInput): void {
+  if (input.password !== undefined) return;
+  if (known === undefined) throw invalid("target.password", "is needed for a new target");
+  if (known.engine !== input.engine || !isDeepStrictEqual(known.config, JSON.parse(JSON.stringify(input.config)))) {
+    throw invalid("target.password", "is needed again when the connection changes");
+  }
+}
+
+function throwViolations(violations: readonly { readonly field: string; readonly description: string }[], below: string): void {
+  if (violations.length === 0) return;
+  throw new LeaseholdError("REQUEST_INVALID", "configuration", {
+    violations: violations.map(({ field, description }) => ({ field: `${below}.${field}`, description })),
+  });
+}
+
+function finish(outcome: Outcome): Written {
+  if (!outcome.ok) throw refusal(outcome);
+  return { revision: outcome.revision, recorded: outcome.replay !== true };
+}

@@ -1,0 +1,77 @@
+import type { RoleRecord, TargetRecord } from "../model/target.ts";
+import type { Db } from "./db.ts";
+
+interface TargetRow {
+  readonly uid: string;
+  readonly name: string;
+  readonly engine: string;
+  readonly document: object;
+  readonly generation: number;
+  readonly updated_at: Date;
+}
+
+const TARGET = "uid, name, engine, document, generation, updated_at";
+const ALL_TARGETS = { name: "target_all", text: `select ${TARGET} from target where namespace_id = 1 order by name` };
+const ONE_TARGET = { name: "target_one", text: `select ${TARGET} from target where namespace_id = 1 and name = $1` };
+const PASSWORD = { name: "target_password", text: "select sealed_password as sealed, generation from target where uid = $1" };
+
+export async function allTargets(db: Db): Promise<TargetRecord[]> {
+  const rows = await db.query<TargetRow>(ALL_TARGETS);
+  return rows.map(targetOf);
+}
+
+export async function findTarget(db: Db, name: string): Promise<TargetRecord | undefined> {
+  const [row] = await db.query<TargetRow>(ONE_TARGET, [name]);
+  return row === undefined ? undefined : targetOf(row);
+}
+
+/** The sealed password of the broker's login on a target. */
+export async function sealedPassword(db: Db, uid: string): Promise<Uint8Array | undefined> {
+  const [row] = await db.query<{ sealed: Buffer | null }>(PASSWORD, [uid]);
+  return row?.sealed ?? undefined;
+}
+
+function targetOf(row: TargetRow): TargetRecord {
+  return { uid: row.uid, name: row.name, engine: row.engine, config: row.document, generation: row.generation, updatedAt: row.updated_at.getTime() };
+}
+
+interface RoleRow {
+  readonly uid: string;
+  readonly path: string;
+  readonly target_uid: string;
+  readonly target_name: string;
+  readonly engine: string;
+  readonly document: { readonly defaultTtlMs: number; readonly maxTtlMs: number; readonly config: object };
+  readonly generation: number;
+  readonly updated_at: Date;
+}
+
+const ROLE = "r.uid, r.path, r.target_uid, t.name as target_name, t.engine, r.document, r.generation, r.updated_at from role r join target t on t.uid = r.target_uid where r.namespace_id = 1";
+const ALL_ROLES = { name: "role_all", text: `select ${ROLE} order by r.path` };
+const ONE_ROLE = { name: "role_one", text: `select ${ROLE} and r.path = $1` };
+
+export async function allRoles(db: Db): Promise<RoleRecord[]> {
+  const rows = await db.query<RoleRow>(ALL_ROLES);
+  return rows.map(roleOf);
+}
+
+export async function findRole(db: Db, path: string): Promise<RoleRecord | undefined> {
+  const [row] = await db.query<RoleRow>(ONE_ROLE, [path]);
+  return row === undefined ? undefined : roleOf(row);
+}
+
+function roleOf(row: RoleRow): RoleRecord {
+  const { defaultTtlMs, maxTtlMs, config } = row.document;
+  return {
+    uid: row.uid,
+    path: row.path,
+    targetUid: row.target_uid,
+    targetName: row.target_name,
+    engine: row.engine,
+    defaultTtlMs,
+    maxTtlMs,
+    config,
+    generation: row.generation,
+    updatedAt: row.updated_at.getTime(),
+  };
+}
