@@ -1,14 +1,15 @@
-import { createCipheriv, createDecipheriv, createSecretKey, hash, type KeyObject, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomBytes } from "node:crypto";
 import type { Keyring } from "./keyring.ts";
 
+const FORMAT = 1;
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
-const FORMAT = 1;
 
 /**
- * Opaque tokens that tell nothing and fit one context only (AES-256-GCM; the context is authenticated). Form: format · iv · tag · (expiry, 8 bytes · payload), base64url.
+ * Seals small texts that go out to clients and come back (page tokens): format (1 byte) · iv · tag · ciphertext, AES-256-GCM under a key of the keyring for
+ * this purpose, the context authenticated.
  */
-export class Tokens {
+export class TokenBox {
   readonly #keyring: Keyring;
   readonly #purpose: string;
   #key: KeyObject | undefined;
@@ -18,27 +19,25 @@ export class Tokens {
     this.#purpose = purpose;
   }
 
-  /** @param expiresAt Unix milliseconds. Throws SEALED. */
-  seal(context: readonly string[], payload: string, expiresAt: number): string {
+  /** Throws SEALED. */
+  seal(plaintext: Uint8Array, context: Uint8Array): Uint8Array {
     const iv = randomBytes(IV_BYTES);
     const cipher = createCipheriv("aes-256-gcm", this.#derived(), iv);
-    cipher.setAAD(digest(context));
-    const expiry = Buffer.alloc(8);
-    expiry.writeDoubleBE(expiresAt);
-    const body = Buffer.concat([cipher.update(Buffer.concat([expiry, Buffer.from(payload, "utf8")])), cipher.final()]);
-    return Buffer.concat([Buffer.of(FORMAT), iv, cipher.getAuthTag(), body]).toString("base64url");
+    cipher.setAAD(context);
+    const body = Buffer.concat([cipher.update(plaintext), cipher.final()]);
+    return Buffer.concat([Buffer.of(FORMAT), iv, cipher.getAuthTag(), body]);
   }
 
-  /** Undefined for a token of another context, altered, or past its expiry. Throws SEALED. */
-  open(context: readonly string[], token: string, now: number): string | undefined {
-    const bytes = Buffer.from(token, "base64url");
-    if (bytes.length < 1 + IV_BYTES + TAG_BYTES + 8 || bytes[0] !== FORMAT) return undefined;
-    const decipher = createDecipheriv("aes-256-gcm", this.#derived(), bytes.subarray(1, 1 + IV_BYTES), { authTagLength: TAG_BYTES });
-    decipher.setAAD(digest(context));
-    decipher.setAuthTag(bytes.subarray(1 + IV_BYTES, 1 + IV_BYTES + TAG_BYTES));
+  /** Undefined for anything that was not sealed in this context. Throws SEALED. */
+  open(sealed: Uint8Array, context: Uint8Array): Uint8Array | undefined {
+    const tagAt = 1 + IV_BYTES;
+    const bodyAt = tagAt + TAG_BYTES;
+    if (sealed.length < bodyAt || sealed[0] !== FORMAT) return undefined;
+    const decipher = createDecipheriv("aes-256-gcm", this.#derived(), sealed.subarray(1, tagAt), { authTagLength: TAG_BYTES });
+    decipher.setAAD(context);
+    decipher.setAuthTag(sealed.subarray(tagAt, bodyAt));
     try {
-      const plain = Buffer.concat([decipher.update(bytes.subarray(1 + IV_BYTES + TAG_BYTES)), decipher.final()]);
-      return plain.readDoubleBE(0) > now ? plain.subarray(8).toString("utf8") : undefined;
+      return Buffer.concat([decipher.update(sealed.subarray(bodyAt)), decipher.final()]);
     } catch {
       return undefined;
     }
@@ -47,9 +46,4 @@ export class Tokens {
   #derived(): KeyObject {
     return (this.#key ??= createSecretKey(this.#keyring.deriveKey(this.#purpose)));
   }
-}
-
-/** JSON of a list of texts is unambiguous: no two contexts have the same digest. */
-function digest(context: readonly string[]): Uint8Array {
-  return hash("sha256", JSON.stringify(context), "buffer");
 }

@@ -1,6 +1,16 @@
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { GetSecretRequest, GetSecretResponseSchema, Secret, SecretSchema, SecretService, SecretVersionSchema } from "../../gen/leasehold/v1/secret_service_pb.ts";
-import { SecretVersion_State as State } from "../../gen/leasehold/v1/secret_service_pb.ts";
+import {
+  DeleteSecretRequestSchema,
+  DeleteSecretVersionsRequestSchema,
+  DestroySecretVersionsRequestSchema,
+  PutSecretRequestSchema,
+  RestoreSecretRequestSchema,
+  RollbackSecretRequestSchema,
+  UndeleteSecretVersionsRequestSchema,
+  UpdateSecretMetadataRequestSchema,
+  SecretVersion_State as State,
+} from "../../gen/leasehold/v1/secret_service_pb.ts";
 import { SecretPayloadSchema } from "../../gen/leasehold/internal/v1/stored_pb.ts";
 import type { Value } from "../../gen/leasehold/v1/value_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
@@ -57,7 +67,7 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
       const expireAt = milliseconds(request.expireTime, "expire_time");
       if (notBefore !== undefined && expireAt !== undefined && expireAt <= notBefore) throw invalid("expire_time", "must be after not_before");
       const expectedVersion = request.expectedVersion === undefined ? undefined : Number(request.expectedVersion);
-      return written(call, await writer.put(call.path, payload, { expectedVersion, notBefore, expireAt }, call.actor(), requests.keyOf("putSecret", request)));
+      return written(call, await writer.put(call.path, payload, { expectedVersion, notBefore, expireAt }, call.actor(), requests.of(PutSecretRequestSchema, request)));
     },
 
     getSecret(request, call) {
@@ -101,30 +111,30 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
     },
 
     async updateSecretMetadata(request, call) {
-      const changed = await writer.updateMetadata(call.path, metadataChange(request), call.actor(), requests.keyOf("updateSecretMetadata", request));
+      const changed = await writer.updateMetadata(call.path, metadataChange(request), call.actor(), requests.of(UpdateSecretMetadataRequestSchema, request));
       record(call, changed);
       return { secret: secretMessage(await describeSecret(db, call.path)), revision: BigInt(changed.revision) };
     },
 
     async rollbackSecret(request, call) {
       const expected = request.expectedVersion === undefined ? undefined : Number(request.expectedVersion);
-      return written(call, await writer.rollback(call.path, Number(request.toVersion), expected, call.actor(), requests.keyOf("rollbackSecret", request)));
+      return written(call, await writer.rollback(call.path, Number(request.toVersion), expected, call.actor(), requests.of(RollbackSecretRequestSchema, request)));
     },
 
-    deleteSecretVersions: (request, call) => versionsAfter(call, "delete", request, requests.keyOf("deleteSecretVersions", request)),
-    undeleteSecretVersions: (request, call) => versionsAfter(call, "undelete", request, requests.keyOf("undeleteSecretVersions", request)),
-    destroySecretVersions: (request, call) => versionsAfter(call, "destroy", request, requests.keyOf("destroySecretVersions", request)),
+    deleteSecretVersions: (request, call) => versionsAfter(call, "delete", request, requests.of(DeleteSecretVersionsRequestSchema, request)),
+    undeleteSecretVersions: (request, call) => versionsAfter(call, "undelete", request, requests.of(UndeleteSecretVersionsRequestSchema, request)),
+    destroySecretVersions: (request, call) => versionsAfter(call, "destroy", request, requests.of(DestroySecretVersionsRequestSchema, request)),
 
     async deleteSecret(request, call) {
       const recovery = durationMs(request.recoveryWindow, "recovery_window") ?? DEFAULT_RECOVERY_MS;
       if (recovery > MAX_RECOVERY_MS) throw invalid("recovery_window", "must be at most 90 days");
-      const changed = await writer.delete(call.path, recovery, request.etag, call.actor(), requests.keyOf("deleteSecret", request));
+      const changed = await writer.delete(call.path, recovery, request.etag, call.actor(), requests.of(DeleteSecretRequestSchema, request));
       record(call, changed);
       return { purgeTime: timestamp(Date.parse(String(changed.result["purge_at"]))), revision: BigInt(changed.revision) };
     },
 
     async restoreSecret(request, call) {
-      const changed = await writer.restore(call.path, call.actor(), requests.keyOf("restoreSecret", request));
+      const changed = await writer.restore(call.path, call.actor(), requests.of(RestoreSecretRequestSchema, request));
       record(call, changed);
       return { secret: secretMessage(await describeSecret(db, call.path)), revision: BigInt(changed.revision) };
     },
@@ -173,7 +183,7 @@ function payloadOf(data: Record<string, Value>): Uint8Array {
   return toBinary(SecretPayloadSchema, create(SecretPayloadSchema, { data }));
 }
 
-function metadataChange(request: { updateMask?: { paths: string[] }; labels: Record<string, string>; annotations: Record<string, string>; maxVersions: number; etag: string }) {
+function metadataChange(request: { updateMask?: { paths: string[] } | undefined; labels: Record<string, string>; annotations: Record<string, string>; maxVersions: number; etag: string }) {
   const paths = request.updateMask?.paths ?? [];
   if (paths.length === 0) throw invalid("update_mask", "must name at least one of labels, annotations, max_versions");
   if (paths.some((path) => !["labels", "annotations", "max_versions"].includes(path))) throw invalid("update_mask", "may name only labels, annotations, max_versions");

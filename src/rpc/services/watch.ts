@@ -127,7 +127,7 @@ async function addValues(reader: SecretReader, call: Authorized, event: EventMes
 function eventOf(change: Change, snapshot: boolean): EventMessage {
   return {
     revision: BigInt(change.revision),
-    type: change.type,
+    type: change.type as EventType,
     path: change.path,
     time: timestamp(change.at),
     snapshot,
