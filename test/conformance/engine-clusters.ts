@@ -16,6 +16,8 @@ export interface Cluster {
   readonly logFile: string;
   /** Superuser session; the caller ends it. */
   superuser(database?: string): Promise<pg.Client>;
+  /** With these files added to the data folder first, e.g. `standby.signal`. */
+  restart(files: Readonly<Record<string, string>>): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -42,14 +44,48 @@ export async function startCluster(version: string, settings: Readonly<Record<st
   const [command, ...prefix] = [...unprivileged(), join(bin, "initdb"), ...initdb];
   const made = spawnSync(command!, prefix, { encoding: "utf8", cwd: "/", env: { PATH: process.env["PATH"], LC_ALL: "C" } });
   if (made.status !== 0) throw new Error(`initdb failed: ${made.stderr}`);
-  for (const [name, content] of Object.entries(files)) writeFileSync(join(data, name), content, { mode: 0o600 });
+  const add = (more: Readonly<Record<string, string>>): void => {
+    for (const [name, content] of Object.entries(more)) writeFileSync(join(data, name), content, { mode: 0o600 });
+  };
+  add(files);
 
   const port = await freePort();
   const all = { listen_addresses: "127.0.0.1", port: String(port), unix_socket_directories: "", fsync: "off", max_connections: "150", ...settings };
   const flags = Object.entries(all).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
   const logFile = join(home, "log");
+  const superuser = async (database = "postgres"): Promise<pg.Client> => {
+    const client = new pg.Client({ host: "127.0.0.1", port, user: "postgres", password, database, ssl: false });
+    client.on("error", () => {});
+    await client.connect();
+    return client;
+  };
+  const launch = async (): Promise<() => Promise<void>> => {
+    const end = spawnServer([...unprivileged(), join(bin, "postgres"), "-D", data, ...flags], logFile);
+    await answers(superuser, logFile);
+    return end;
+  };
+  let end = await launch();
+  return {
+    version,
+    port,
+    logFile,
+    superuser,
+    restart: async (more) => {
+      await end();
+      add(more);
+      end = await launch();
+    },
+    stop: async () => {
+      await end();
+      rmSync(home, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Returns how to end it. */
+function spawnServer(command: readonly string[], logFile: string): () => Promise<void> {
   const log = openSync(logFile, "a", 0o600);
-  const child = spawn("/bin/sh", ["-c", UNTIL_EOF, "pg", ...unprivileged(), join(bin, "postgres"), "-D", data, ...flags], {
+  const child = spawn("/bin/sh", ["-c", UNTIL_EOF, "pg", ...command], {
     detached: true,
     cwd: "/",
     stdio: ["pipe", "ignore", log],
@@ -58,27 +94,22 @@ export async function startCluster(version: string, settings: Readonly<Record<st
   closeSync(log);
   child.stdin!.on("error", () => {});
   const exited = new Promise<void>((resolve) => child.once("exit", () => resolve()));
-
-  const superuser = async (database = "postgres"): Promise<pg.Client> => {
-    const client = new pg.Client({ host: "127.0.0.1", port, user: "postgres", password, database, ssl: false });
-    client.on("error", () => {});
-    await client.connect();
-    return client;
+  return async () => {
+    child.stdin!.end();
+    await exited;
   };
-  for (let answered = false; !answered; ) {
-    if (child.exitCode !== null) throw new Error(`postgres ended: ${readFileSync(logFile, "utf8")}`);
+}
+
+async function answers(superuser: () => Promise<pg.Client>, logFile: string): Promise<void> {
+  for (const giveUpAt = Date.now() + 30_000; Date.now() < giveUpAt; ) {
     // oxlint-disable-next-line no-await-in-loop -- polling
-    answered = await superuser().then(
+    const answered = await superuser().then(
       (client) => client.end().then(() => true),
       () => new Promise<boolean>((resolve) => setTimeout(resolve, 20, false)),
     );
+    if (answered) return;
   }
-  const stop = async (): Promise<void> => {
-    child.stdin!.end();
-    await exited;
-    rmSync(home, { recursive: true, force: true });
-  };
-  return { version, port, logFile, superuser, stop };
+  throw new Error(`postgres does not answer: ${readFileSync(logFile, "utf8")}`);
 }
 
 /** PostgreSQL refuses to run as root: root runs it as `nobody` of a user namespace. */

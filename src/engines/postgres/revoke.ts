@@ -24,25 +24,25 @@ export async function revoke(sessions: Sessions, options: OpenOptions, login: Lo
   const [row] = await sessions.query<{ role_oid: string | null }>(DISABLE, [instance, [login.name], [login.oid ?? null], server]);
   const found = row?.role_oid ?? undefined;
   const oid = found ?? login.oid;
-  if (oid !== undefined) await endSessions(sessions, options, oid);
+  if (oid !== undefined) await endSessions(sessions, options, oid, 2);
   if (found === undefined) return "absent";
 
   await settleOwned(sessions, instance, { ...login, oid: found });
   const [drop] = await sessions.query<{ outcome: string }>(DROP, [instance, [login.name], [found], server]);
   if (drop?.outcome === "owned") throw misconfigured("owned_objects");
-  await endSessions(sessions, options, found);
+  await endSessions(sessions, options, found, 1);
   return drop?.outcome === "dropped" ? "revoked" : "absent";
 }
 
-/** By oid alone: after the drop a session has no user name any more, but still its usesysid. */
-async function endSessions(sessions: Sessions, options: OpenOptions, oid: string): Promise<void> {
+/** By oid alone: after the drop a session has no user name any more, but still its usesysid. Until so many scans in a row find none. */
+async function endSessions(sessions: Sessions, options: OpenOptions, oid: string, enough: 1 | 2): Promise<void> {
   const scan = async (): Promise<number> => (await sessions.query<{ seen: number }>(TERMINATE, [options.instance, [oid]]))[0]?.seen ?? 0;
   let emptyScans = 0;
   for (let waitedMs = 0; waitedMs <= DRAIN_LIMIT_MS; ) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
     emptyScans = (await scan()) === 0 ? emptyScans + 1 : 0;
-    if (emptyScans === 2) return;
-    const pause = emptyScans === 1 ? QUIET_MS : RESCAN_MS;
+    if (emptyScans === enough) return;
+    const pause = emptyScans > 0 ? QUIET_MS : RESCAN_MS;
     // oxlint-disable-next-line no-await-in-loop
     await sleep(options.clock, pause);
     waitedMs += pause;

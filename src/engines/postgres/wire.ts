@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 import pg from "pg";
+import { Frames } from "./frames.ts";
 
 /** How a server asked for the password, or didn't, in a way that we don't answer. */
 export class AuthenticationRefused extends Error {
@@ -17,9 +18,10 @@ const WireConnection = pg.Connection as unknown as new (config: pg.ClientConfig)
  * MD5, and takes a server that asks for nothing (finding 23); whoever may edit a target's address would be handed the password,
  * or the verifiers. Here the server must have shown that it knows the verifier before anything but SCRAM is sent.
  *
- * It also survives what pg's parser throws for unknown messages: from a socket's event handler that would end the process.
+ * It also survives malformed messages: what pg's parser throws in a socket's event handler would end the process.
  */
 export class ScramConnection extends WireConnection {
+  #challenged = false;
   #proven = false;
   #authenticated = false;
   #refused = false;
@@ -29,9 +31,12 @@ export class ScramConnection extends WireConnection {
     super.attachListeners(stream);
     for (const listener of stream.listeners("data").filter((one) => !others.has(one))) {
       stream.off("data", listener as (chunk: Buffer) => void);
+      const frames = new Frames();
       stream.on("data", (chunk: Buffer) => {
+        if (this.#refused) return;
         try {
-          listener.call(stream, chunk);
+          const messages = frames.push(chunk);
+          if (messages !== undefined) listener.call(stream, messages);
         } catch (error) {
           this.emit("error", error);
         }
@@ -50,7 +55,11 @@ export class ScramConnection extends WireConnection {
       case "authenticationCleartextPassword":
       case "authenticationMD5Password":
         return this.#refuse();
+      case "authenticationSASLContinue":
+        this.#challenged = true;
+        break;
       case "authenticationSASLFinal":
+        if (!this.#challenged) return this.#refuse();
         super.emit(event, ...values); // pg checks the server's signature here, and emits an error if it is wrong
         this.#proven = !this.#refused;
         return true;
