@@ -19,11 +19,11 @@ export class OpenTargets {
   readonly #db: Db;
   readonly #keyring: Keyring;
   readonly #catalog: Catalog;
-  readonly #engines: readonly EngineDefinition[];
+  readonly #engines: readonly EngineDefinition<never, never>[];
   readonly #options: OpenOptions;
   readonly #open = new Map<string, Opened>();
 
-  constructor(db: Db, keyring: Keyring, catalog: Catalog, engines: readonly EngineDefinition[], options: OpenOptions) {
+  constructor(db: Db, keyring: Keyring, catalog: Catalog, engines: readonly EngineDefinition<never, never>[], options: OpenOptions) {
     this.#db = db;
     this.#keyring = keyring;
     this.#catalog = catalog;
@@ -49,7 +49,8 @@ export class OpenTargets {
   engine(name: string): EngineDefinition {
     const engine = this.#engines.find((candidate) => candidate.name === name);
     if (engine === undefined) throw new LeaseholdError("INTERNAL", `unknown engine ${name}`);
-    return engine;
+    // The configurations in the store were checked by the engine of that name when they were written.
+    return engine as unknown as EngineDefinition;
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,36 @@
+import type { Db } from "./db.ts";
+
+/** A sealed row, whatever its table, with what its ciphertext is bound to. */
+export interface SealedRow {
+  readonly kind: "secret" | "target" | "lease";
+  readonly uid: string;
+  readonly version: number;
+  readonly sealed: Uint8Array;
+}
+
+const SOURCES = `
+  select 'secret' as kind, secret_uid as uid, version, sealed from secret_version where key_id < $1
+  union all select 'target', uid, 0, sealed_password from target where key_id < $1
+  union all select 'lease', id, 0, sealed from lease where key_id < $1`;
+const OLD = { name: "rewrap_old", text: `select * from (${SOURCES}) old limit $2` };
+const COUNT = { name: "rewrap_count", text: `select count(*) as rows from (${SOURCES}) old` };
+const REPLACE = {
+  secret: { name: "rewrap_secret", text: "update secret_version set sealed = $4, key_id = $5 where secret_uid = $1 and version = $2 and sealed = $3" },
+  target: { name: "rewrap_target", text: "update target set sealed_password = $4, key_id = $5 where uid = $1 and $2::bigint = 0 and sealed_password = $3" },
+  lease: { name: "rewrap_lease", text: "update lease set sealed = $4, key_id = $5 where id = $1 and $2::bigint = 0 and sealed = $3" },
+};
+
+/** Some rows that are sealed with an older seed than `keyId`. */
+export function oldSeals(db: Db, keyId: number, limit: number): Promise<SealedRow[]> {
+  return db.query<SealedRow>(OLD, [keyId, limit]);
+}
+
+export async function countOldSeals(db: Db, keyId: number): Promise<number> {
+  const [row] = await db.query<{ rows: number }>(COUNT, [keyId]);
+  return row!.rows;
+}
+
+/** Compare-and-set on the sealed bytes themselves: a row that changed meanwhile stays as it is. */
+export async function replaceSeal(db: Db, row: SealedRow, sealed: Uint8Array, keyId: number): Promise<void> {
+  await db.query(REPLACE[row.kind], [row.uid, row.version, Buffer.from(row.sealed), Buffer.from(sealed), keyId]);
+}
