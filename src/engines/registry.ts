@@ -16,6 +16,3 @@ export type EngineName = (typeof ENGINES)[number]["name"];
 export function engineByName(name: string): (typeof ENGINES)[number] | undefined {
   return ENGINES.find((engine) => engine.name === name);
 }
-
-/** The engines' own configurations, for whoever maps them to and from the API. */
-export { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "./postgres/config.ts";
