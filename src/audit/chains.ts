@@ -71,7 +71,6 @@ export class AuditChains {
     await this.#signing;
     for (const tail of this.#tails) {
       const closing = JSON.stringify({ ...short(headOf(tail)), closed_by: tail.chain, algorithm: SIGNATURE_ALGORITHM, closed_at: new Date().toISOString() });
-      // oxlint-disable-next-line no-await-in-loop -- two of them
       await closeChain(this.#db, tail.chain, closing, this.#key.sign(closing));
     }
   }
@@ -94,7 +93,6 @@ export class AuditChains {
     const others = await liveHeads(this.#db);
     for (const head of grown) {
       const text = JSON.stringify({ ...short(head), batch: head.batch, algorithm: SIGNATURE_ALGORITHM, signed_at: new Date().toISOString(), others: others.filter((other) => other.chain !== head.chain).map(short) });
-      // oxlint-disable-next-line no-await-in-loop -- two of them
       await insertSignedHead(this.#db, head, text, this.#key.sign(text));
       this.#signed.set(head.chain, head.lastSeq);
     }
@@ -120,7 +118,6 @@ export class AuditChains {
           kms_key_id: this.#kms.keyId,
           closed_at: new Date().toISOString(),
         });
-        // oxlint-disable-next-line no-await-in-loop -- a few, at start
         await closeChain(this.#db, head.chain, closing, await this.#kms.sign(Buffer.from(closing)));
       }
     } catch (error) {

@@ -97,9 +97,7 @@ export class ReadAudit implements AuditWriter {
 
   async #run(): Promise<void> {
     while (this.#rows.length > 0) {
-      // oxlint-disable-next-line no-await-in-loop -- one batch in flight
       await this.#gather();
-      // oxlint-disable-next-line no-await-in-loop
       const sent = await this.#send(this.#take());
       if (!sent) break; // closing while the store is away
     }
@@ -126,7 +124,6 @@ export class ReadAudit implements AuditWriter {
     try {
       for (let attempt = 0; ; attempt++) {
         try {
-          // oxlint-disable-next-line no-await-in-loop -- tries are one after the other
           const fresh = await this.#try(batch, attempt > 0);
           this.#tail.batch = batch.number;
           this.#tail.seq = batch.lastSeq;
@@ -139,12 +136,10 @@ export class ReadAudit implements AuditWriter {
           const failure = storeFailure(error);
           if (!this.#failing) this.#log.error({ failure, error: (error as Error).message }, "audit records can't be written: reads are refused until they can");
           this.#failing = true;
-          // oxlint-disable-next-line no-await-in-loop
           if (failure === "no_partition") await this.#client?.query(PARTITIONS).catch(() => {});
           else this.#drop();
           this.#expire(batch);
           if (this.#closed) return false;
-          // oxlint-disable-next-line no-await-in-loop
           await sleep(systemClock, backoffMs(attempt, 20, 500));
         }
       }

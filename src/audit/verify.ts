@@ -38,7 +38,6 @@ export async function verifyAudit(db: Db, anchor: Uint8Array, only = ""): Promis
   const rows = await chains(db);
   // Signed heads first: what they speak of was committed before, so a chain that grows meanwhile can't look cut.
   const signed = new Map<string, SignedHead[]>();
-  // oxlint-disable-next-line no-await-in-loop -- a chain at a time
   for (const row of rows) signed.set(row.chain, await signedHeads(db, row.chain));
   const known = new Map<string, Map<number, string>>();
   const claims = new Map<string, Claim>();
@@ -46,7 +45,6 @@ export async function verifyAudit(db: Db, anchor: Uint8Array, only = ""): Promis
   let records = 0;
   let unsignedTail = 0;
   for (const row of rows) {
-    // oxlint-disable-next-line no-await-in-loop -- a chain at a time: memory stays small
     const walked = await walk(db, row, anchor, signed.get(row.chain) ?? [], claims, only === "" || only === row.chain);
     known.set(row.chain, walked.heads);
     if (only !== "" && only !== row.chain) continue;
@@ -86,10 +84,8 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
   let last = 0;
   let batch = 0;
   for (;;) {
-    // oxlint-disable-next-line no-await-in-loop -- pages
     const page = await batchesAfter(db, row.chain, batch, BATCHES);
     if (page.length === 0) break;
-    // oxlint-disable-next-line no-await-in-loop
     const texts = deep ? await recordsBetween(db, row.chain, last, page.at(-1)!.lastSeq) : [];
     let at = 0;
     for (const next of page) {

@@ -62,12 +62,10 @@ export class CatalogWriter {
   async putTarget(input: TargetInput, write: Write): Promise<Written> {
     throwViolations(this.#targets.engine(input.engine).checkTarget(input.config), `target.${input.engine}`);
     for (let i = 0; i < MAX_TRIES; i++) {
-      // oxlint-disable-next-line no-await-in-loop -- each try decides on what it read
       const known = await this.#catalog.refreshTarget(input.name);
       requirePassword(known, input);
       if (write.dryRun) return { revision: 0, recorded: false };
       const uid = known?.uid ?? randomUUID();
-      // oxlint-disable-next-line no-await-in-loop
       const sealed = input.password === undefined ? undefined : await seal(this.#keyring, targetBinding(uid), input.password.reveal());
       const args = {
         uid,
@@ -78,11 +76,9 @@ export class CatalogWriter {
         etag: write.etag,
         ...(sealed === undefined ? {} : { sealed: Buffer.from(sealed).toString("base64"), key_id: keyIdOf(sealed) }),
       };
-      // oxlint-disable-next-line no-await-in-loop
       const outcome = await this.#commit("target.put", `targets/${input.name}`, args, write);
       if (!outcome.ok && outcome.reason === "STALE") continue;
       const written = finish(outcome);
-      // oxlint-disable-next-line no-await-in-loop
       await this.#catalog.refreshTarget(input.name);
       return written;
     }

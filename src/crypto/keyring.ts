@@ -61,7 +61,6 @@ export class Keyring {
         records = await this.#records.list();
       }
       for (const record of records) {
-        // oxlint-disable-next-line no-await-in-loop -- a few, at start
         if (!this.#seeds.has(record.id)) this.#seeds.set(record.id, await this.#kms.unwrap(record.wrapped, context(record.id)));
       }
       this.#active = Math.max(...records.map((record) => record.id));

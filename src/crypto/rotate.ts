@@ -14,16 +14,12 @@ export async function rotateKeyring(
   request: Command["request"],
 ): Promise<{ readonly keyId: number; readonly revision: number; readonly recorded: boolean }> {
   for (let i = 0; i < MAX_TRIES; i++) {
-    // oxlint-disable-next-line no-await-in-loop -- each try builds on the newest seed
     await keyring.unseal();
-    // oxlint-disable-next-line no-await-in-loop
     const seed = await keyring.wrapNew(keyring.active().id + 1);
     const args = { id: seed.id, provider: seed.provider, kms_key_id: seed.kmsKeyId, wrapped: Buffer.from(seed.wrapped).toString("base64") };
-    // oxlint-disable-next-line no-await-in-loop
     const outcome = await committer.commit({ kind: "keyring.rotate", path: "sys/keyring", actor, request, args });
     if (!outcome.ok && outcome.reason === "STALE") continue;
     if (!outcome.ok) throw refusal(outcome);
-    // oxlint-disable-next-line no-await-in-loop
     await keyring.unseal();
     return { keyId: Number(outcome.result["id"]), revision: outcome.revision, recorded: outcome.replay !== true };
   }

@@ -88,10 +88,8 @@ export class Operations {
 
   async #workOff(): Promise<void> {
     for (;;) {
-      // oxlint-disable-next-line no-await-in-loop -- one at a time
       const operation = this.#abort.signal.aborted ? undefined : await claimOperation(this.#db, CLAIM_MS);
       if (operation === undefined) return;
-      // oxlint-disable-next-line no-await-in-loop
       await this.#workOn(operation);
     }
   }
@@ -102,11 +100,9 @@ export class Operations {
     let progress: Progress = { cursor: operation.cursor, done: operation.done, total: operation.total };
     try {
       while (!this.#abort.signal.aborted) {
-        // oxlint-disable-next-line no-await-in-loop -- step by step
         const next = await work.step(operation, progress, this.#abort.signal);
         if (next === undefined) return await this.#finish(operation, "SUCCEEDED", "");
         progress = next;
-        // oxlint-disable-next-line no-await-in-loop
         if (!(await saveProgress(this.#db, operation.id, progress.cursor, progress.done, progress.total, CLAIM_MS))) return;
       }
     } catch (error) {

@@ -20,7 +20,6 @@ export function rewrapWork(db: Db, keyring: Keyring): Work {
       if (rows.length === 0) return undefined;
       const total = progress.total === 0 ? await countOldSeals(db, id) : progress.total;
       for (const row of rows) {
-        // oxlint-disable-next-line no-await-in-loop -- gentle on the pool
         await rewrapRow(db, keyring, row);
       }
       return { cursor: null, done: progress.done + rows.length, total: Math.max(total, progress.done + rows.length) };

@@ -36,7 +36,6 @@ export async function listVisibleSecrets(db: Db, query: ListQuery): Promise<Page
   for (const range of ranges) {
     if (range.to <= after) continue;
     for (;;) {
-      // oxlint-disable-next-line no-await-in-loop -- keyset pages
       const rows = await listSecrets(db, range, after, query.showDeleted, CHUNK);
       for (const row of rows) {
         scanned++;

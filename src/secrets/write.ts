@@ -51,11 +51,9 @@ export class SecretWriter {
   put(path: string, payload: Uint8Array, options: PutOptions, actor: Actor, request: RequestKey): Promise<Changed> {
     return this.#inTurn(path, async () => {
       for (let i = 0; i < MAX_TRIES; i++) {
-        // oxlint-disable-next-line no-await-in-loop -- each try builds on what the last one found
         const secret = await findSecret(this.#db, path);
         const uid = secret?.uid ?? randomUUID();
         const version = (secret?.latestVersion ?? 0) + 1;
-        // oxlint-disable-next-line no-await-in-loop
         const sealed = await seal(this.#keyring, secretBinding(uid, version), payload);
         const args = {
           uid,
@@ -66,7 +64,6 @@ export class SecretWriter {
           not_before: iso(options.notBefore),
           expire_at: iso(options.expireAt),
         };
-        // oxlint-disable-next-line no-await-in-loop
         const outcome = await this.#committer.commit({ kind: "secret.put", path, actor, request, args });
         if (outcome.ok || outcome.reason !== "STALE") return this.#finish(path, outcome);
       }

@@ -105,7 +105,6 @@ export class GroupCommitter implements Committer {
     await Promise.resolve(); // let the commands of this turn gather
     while (this.#queue.length > 0) {
       const batch = this.#take();
-      // oxlint-disable-next-line no-await-in-loop -- one batch in flight
       if (batch.length > 0) await this.#send(batch);
     }
     this.#running = undefined;
@@ -135,7 +134,6 @@ export class GroupCommitter implements Committer {
     const giveUpAt = Math.max(...batch.map((waiting) => waiting.expiresAt));
     for (let attempt = 0; ; attempt++) {
       try {
-        // oxlint-disable-next-line no-await-in-loop -- tries are one after the other
         const answer = await this.#try(batch, attempt > 0);
         this.#settle(batch, answer);
         return;
@@ -143,10 +141,8 @@ export class GroupCommitter implements Committer {
         const failure = storeFailure(error);
         this.#log.warn({ failure, attempt, error: (error as Error).message }, "a commit failed");
         if (failure === "connection" || failure === "duplicate") this.#drop();
-        // oxlint-disable-next-line no-await-in-loop
         if (failure === "no_partition") await this.#client?.query(PARTITIONS).catch(() => {});
         if (failure === "other") {
-          // oxlint-disable-next-line no-await-in-loop
           await this.#split(batch, error);
           return;
         }
@@ -155,7 +151,6 @@ export class GroupCommitter implements Committer {
           for (const waiting of batch) waiting.reject(reported);
           return;
         }
-        // oxlint-disable-next-line no-await-in-loop
         await sleep(systemClock, backoffMs(attempt, 20, 500));
       }
     }

@@ -43,10 +43,8 @@ export async function migrate(config: pg.ClientConfig, options: { readonly check
     const known = migrations();
     await refuseNewer(client, known);
     for (const migration of known) {
-      // oxlint-disable-next-line no-await-in-loop -- in order
       if (await isApplied(client, migration.id)) continue;
       if (!options.check) {
-        // oxlint-disable-next-line no-await-in-loop -- in order
         const applied = await inTransaction(client, () => apply(client, migration));
         if (!applied) continue;
       }

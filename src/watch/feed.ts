@@ -124,7 +124,6 @@ export class Feed {
       const head = await this.#readHead();
       if (head.epoch !== this.#head.epoch || head.revision < this.#applied || head.systemIdentifierChanged) await this.#restart(head);
       while (this.#applied < head.revision && !this.#stopped) {
-        // oxlint-disable-next-line no-await-in-loop -- in order
         await this.#advance(head);
       }
       this.#freshAt = askedAt;
@@ -137,7 +136,6 @@ export class Feed {
     const changes = await changesAfter(this.#db, this.#applied, BATCH);
     if (changes.length === 0 || changes[0]!.revision !== this.#applied + 1) return this.#restart(head);
     for (const applier of this.#appliers) {
-      // oxlint-disable-next-line no-await-in-loop -- policies before the rest
       await applier.apply(changes);
     }
     this.#head = head;
