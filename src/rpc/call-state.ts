@@ -124,15 +124,10 @@ export abstract class CallState {
   /** The records this call is to leave: one per item, or one for itself. */
   protected entries(outcome: "ok" | Reason): AuditEntry[] {
     if (this.items.length === 0) return [this.entry(outcome)];
-    const at = Date.now();
-    return this.items.map((item) => ({
-      ...this.actor(),
-      at,
-      path: item.path,
-      outcome: item.outcome,
-      ...(item.capability === undefined ? {} : { capability: item.capability }),
-      ...(item.version === undefined ? {} : { version: item.version }),
-    }));
+    return this.items.map(({ path, outcome: itsOwn, version, capability = this.capability }) => {
+      const entry = { ...this.entry(itsOwn), path, capability };
+      return version === undefined ? entry : { ...entry, version };
+    });
   }
 
   protected entry(outcome: "ok" | Reason): AuditEntry {

@@ -41,7 +41,7 @@ export class Denials {
       const timer = setTimeout(() => this.#close(key), this.#windowMs);
       this.#windows.set(key, { timer, entry: undefined, count: 0, waiting: [] });
     }
-    this.#audit.append(entry, done);
+    this.#write(entry, done);
   }
 
   /** Ends every window now; for the drain. */
@@ -59,10 +59,15 @@ export class Denials {
     const all: Done = (error, fresh) => {
       for (const done of waiting) done(error, fresh);
     };
+    this.#write(count > 1 ? { ...entry, count } : entry, all);
+  }
+
+  /** A writer that throws is one that failed. */
+  #write(entry: AuditEntry, done: Done): void {
     try {
-      this.#audit.append(count > 1 ? { ...entry, count } : entry, all);
+      this.#audit.append(entry, done);
     } catch (error) {
-      all(error instanceof Error ? error : new Error("audit append threw", { cause: error }), 0);
+      done(error instanceof Error ? error : new Error("audit append threw", { cause: error }), 0);
     }
   }
 }

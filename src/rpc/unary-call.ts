@@ -143,7 +143,9 @@ export class UnaryCall extends CallState {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const { row } = this.method;
-    if (error === undefined && row.resource.kind === "set" && !this.asked) error = new LeaseholdError("INTERNAL", "the handler of a set asked for no permission");
+    if (error === undefined && row.resource.kind === "set" && !this.asked && this.#discloses(answer)) {
+      error = new LeaseholdError("INTERNAL", "the handler of a set asked for no permission");
+    }
     this.#error = error;
     this.#answer = answer;
     if (error === undefined && row.audit === "change" && this.recorded && this.items.length === 0) {
@@ -167,6 +169,12 @@ export class UnaryCall extends CallState {
     this.#pending = entries.length;
     const done = (failed: Error | undefined, fresh: number): void => this.#onRecord(failed, fresh);
     for (const entry of entries) this.#record(entry, done);
+  }
+
+  /** An empty answer, or a batch of nothing but errors, needed no permission. */
+  #discloses(answer: Answer | undefined): boolean {
+    if (this.items.length > 0 && this.items.every((item) => item.outcome !== "ok")) return false;
+    return answer !== undefined && encode(this.method.desc.output, answer).length > 0;
   }
 
   /** An error leaves one record of the whole call, whatever its items came to; a denial costs its principal more than a call. */

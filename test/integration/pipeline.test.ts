@@ -128,6 +128,21 @@ describe("who may", () => {
     expect([reason, answer]).toEqual(["INTERNAL", undefined]);
   });
 
+  test("a set with nothing in it needs no permission", async () => {
+    const h = await start({
+      secrets: {
+        listSecrets: () => ({}),
+        batchGetSecrets: (r, call) => {
+          for (const { path } of r.requests) call.recordItem({ path: "", outcome: path === "" ? "PATH_INVALID" : "ok" });
+          return { results: [{ result: { case: "error", value: { code: 3 } } }] };
+        },
+      },
+    });
+    expect((await h.call(listSecrets, {})).error).toBeUndefined();
+    expect((await h.call(batchGetSecrets, { requests: [{ path: "" }] })).error).toBeUndefined();
+    expect((await h.call(batchGetSecrets, { requests: [{ path: "secrets/a/b" }] })).reason).toBe("INTERNAL");
+  });
+
   test("finding 14: conditions see the effective ttl: the role's default when none was asked for", async () => {
     const h = await start({ credentials: { issueCredential: () => ({}) } });
     h.resources.defaults.set("credentials/postgres/a/ro", 3_600_000);
