@@ -14,36 +14,37 @@ export interface Target {
   /** What the policy is asked about; undefined when the store knows no such resource. */
   readonly rulePath: string | undefined;
   readonly stored: Stored | undefined;
-  readonly facts: RequestFacts | undefined;
+  readonly facts: RequestFacts;
 }
 
 /** Longest list of scopes that is looked at before validation refuses it. */
 const MAX_SCOPES = 128;
 
-/** Reads the target. Throws PATH_INVALID for what is not canonical, before anything is looked up. A promise only where the store must be read. */
-export function resolveTarget(row: MethodRow<unknown>, request: unknown, resources: Resources): Target | Promise<Target> {
+/** Reads the target; `known` are the facts that every call of the method has. Throws PATH_INVALID for what is not canonical, before anything is looked up. A promise only where the store must be read. */
+export function resolveTarget(row: MethodRow<unknown>, request: unknown, known: RequestFacts, resources: Resources): Target | Promise<Target> {
   const { resource } = row;
+  const version = row.version?.(request);
+  const facts = version === undefined ? known : { ...known, version };
   switch (resource.kind) {
     case "self":
-      return target("");
+      return target("", facts);
     case "constant":
-      return target(resource.path);
+      return target(resource.path, facts);
     case "path": {
       const path = parsePath(resource.of(request), resource.root);
-      const facts = row.facts?.(request);
-      return facts === undefined ? target(path) : withDefaults(target(path), path, facts, resources);
+      return row.ttlMs === undefined ? target(path, facts) : withTtl(target(path, facts), path, row.ttlMs(request), resources);
     }
     case "subject":
-      return target(parsePath(resource.path(request)));
+      return target(parsePath(resource.path(request)), facts);
     case "set": {
       const scopes = resource.scopes(request).slice(0, MAX_SCOPES);
       for (const scope of scopes) parseAnyScope(scope);
-      return target(scopes[0] ?? "");
+      return target(scopes[0] ?? "", facts);
     }
     case "lease":
-      return leaseTarget(row, parsePath(resource.of(request), "leases"), request, resources);
+      return leaseTarget(parsePath(resource.of(request), "leases"), row.ttlMs?.(request), row.ttlMs !== undefined, facts, resources);
     case "operation":
-      return operationTarget(parsePath(resource.of(request), "operations"), resources);
+      return operationTarget(parsePath(resource.of(request), "operations"), facts, resources);
   }
 }
 
@@ -93,7 +94,7 @@ function isStoredAllowed(
   missing: "LEASE_NOT_FOUND" | "OPERATION_NOT_FOUND",
 ): boolean {
   if (found.rulePath === undefined) {
-    if (access.decide(principal, capability, found.path) === "allow") throw new LeaseholdError(missing);
+    if (access.decide(principal, capability, found.path, found.facts) === "allow") throw new LeaseholdError(missing);
     return false;
   }
   const decision: Decision = access.decide(principal, capability, found.rulePath, found.facts);
@@ -117,31 +118,30 @@ export function overlaps(a: PathScope, b: PathScope): boolean {
   return b.exact ? b.prefix.startsWith(a.prefix) : a.prefix.startsWith(b.prefix) || b.prefix.startsWith(a.prefix);
 }
 
-function target(path: string): Target {
-  return { path, rulePath: path, stored: undefined, facts: undefined };
+function target(path: string, facts: RequestFacts): Target {
+  return { path, rulePath: path, stored: undefined, facts };
 }
 
-async function leaseTarget(row: MethodRow<unknown>, path: string, request: unknown, resources: Resources): Promise<Target> {
+async function leaseTarget(path: string, ttlMs: number | undefined, hasTtl: boolean, facts: RequestFacts, resources: Resources): Promise<Target> {
   const id = idOf(path);
   const lease = await resources.lease(id);
-  if (lease === undefined) return { path, rulePath: undefined, stored: undefined, facts: undefined };
-  const found: Target = { path, rulePath: lease.rolePath, stored: { kind: "lease", id, ...lease }, facts: undefined };
-  const facts = row.facts?.(request);
-  return facts === undefined ? found : withDefaults(found, lease.rolePath, facts, resources);
+  if (lease === undefined) return { path, rulePath: undefined, stored: undefined, facts };
+  const found: Target = { path, rulePath: lease.rolePath, stored: { kind: "lease", id, ...lease }, facts };
+  return hasTtl ? withTtl(found, lease.rolePath, ttlMs, resources) : found;
 }
 
-async function operationTarget(path: string, resources: Resources): Promise<Target> {
+async function operationTarget(path: string, facts: RequestFacts, resources: Resources): Promise<Target> {
   const id = idOf(path);
   const operation = await resources.operation(id);
-  return { path, rulePath: operation && path, stored: operation && { kind: "operation", id, owner: operation.owner }, facts: undefined };
+  return { path, rulePath: operation && path, stored: operation && { kind: "operation", id, owner: operation.owner }, facts };
 }
 
 /** Conditions see effective values: a TTL that was left out (or zero) is the role's default. */
-function withDefaults(found: Target, rolePath: string, facts: RequestFacts, resources: Resources): Target | Promise<Target> {
-  if (facts.ttlMs !== undefined && facts.ttlMs !== 0) return { ...found, facts };
-  const ttlMs = resources.defaultTtlMs(rolePath);
-  if (ttlMs instanceof Promise) return ttlMs.then((ms) => ({ ...found, facts: { ttlMs: ms } }));
-  return { ...found, facts: { ttlMs } };
+function withTtl(found: Target, rolePath: string, asked: number | undefined, resources: Resources): Target | Promise<Target> {
+  const as = (ttlMs: number | undefined): Target => ({ ...found, facts: { ...found.facts, ttlMs } });
+  if (asked !== undefined && asked !== 0) return as(asked);
+  const byDefault = resources.defaultTtlMs(rolePath);
+  return byDefault instanceof Promise ? byDefault.then(as) : as(byDefault);
 }
 
 /** A resource with an id is exactly two segments deep. */

@@ -90,7 +90,7 @@ export abstract class CallState {
 
   allows(path: string, capability: Capability | "" = this.capability): boolean {
     this.asked = true;
-    return capability !== "" && this.principal !== undefined && this.pipeline.with.access.decide(this.principal, capability, path) === "allow";
+    return capability !== "" && this.principal !== undefined && this.pipeline.with.access.decide(this.principal, capability, path, this.method.facts) === "allow";
   }
 
   authorizeItem(path: string, capability: Capability | "" = this.capability): void {

@@ -66,13 +66,18 @@ export interface MethodRow<I> {
   readonly maxMs?: number;
   /** False for what is dear to do twice: not repeated when the record shows that this process was behind. */
   readonly repeat?: false;
-  /** What policy conditions see as `request.ttl` and the like depends on stored defaults: asked from `Resources.facts` before the decision. */
-  readonly facts?: (request: I) => RequestFacts;
+  /** What policy conditions see as `request.ttl`, in milliseconds; left out or zero: the role's default, asked from `Resources`. */
+  readonly ttlMs?: (request: I) => number | undefined;
+  /** What policy conditions see as `request.version`. */
+  readonly version?: (request: I) => number | undefined;
 }
 
-/** The request as conditions see it, before stored defaults are applied. */
+/** The request as conditions see it: effective values. */
 export interface RequestFacts {
-  readonly ttlMs: number | undefined;
+  readonly ttlMs?: number | undefined;
+  /** `CredentialService/IssueCredential` */
+  readonly method?: string | undefined;
+  readonly version?: number | undefined;
 }
 
 type InputOf<M> = M extends { input: infer I extends DescMessage } ? MessageShape<I> : never;
@@ -89,7 +94,13 @@ const WAIT_MAX_MS = 310_000;
 export const METHODS = {
   SecretService: {
     putSecret: { capability: "write", resource: { kind: "path", root: "secrets", of: (r) => r.path }, rate: "write", audit: "change" },
-    getSecret: { capability: "read", resource: { kind: "path", root: "secrets", of: (r) => r.path }, rate: "read", audit: "read" },
+    getSecret: {
+      capability: "read",
+      resource: { kind: "path", root: "secrets", of: (r) => r.path },
+      rate: "read",
+      audit: "read",
+      version: (r) => (r.selector.case === "version" ? Number(r.selector.value) : undefined),
+    },
     batchGetSecrets: {
       capability: "read",
       resource: { kind: "set", scopes: () => [] },
@@ -113,7 +124,7 @@ export const METHODS = {
       resource: { kind: "path", root: "credentials", of: (r) => r.path },
       rate: "issue",
       audit: "change",
-      facts: (r) => ({ ttlMs: milliseconds(r.ttl) }),
+      ttlMs: (r) => milliseconds(r.ttl),
     },
   },
   LeaseService: {
@@ -124,7 +135,7 @@ export const METHODS = {
       resource: { kind: "lease", ownerMay: false, of: (r) => r.path },
       rate: "write",
       audit: "change",
-      facts: (r) => ({ ttlMs: milliseconds(r.increment) }),
+      ttlMs: (r) => milliseconds(r.increment),
     },
     revokeLease: { capability: "revoke", resource: { kind: "lease", ownerMay: true, of: (r) => r.path }, rate: "write", audit: "change" },
     revokeLeases: { capability: "revoke", resource: { kind: "set", scopes: (r) => [r.prefix] }, rate: "admin", audit: "change" },

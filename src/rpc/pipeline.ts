@@ -9,7 +9,7 @@ import type { Collaborators } from "./collaborators.ts";
 import { refusalOf } from "./connection.ts";
 import type { Handlers, ServiceShape } from "./definition.ts";
 import { Denials } from "./denials.ts";
-import { METHODS, type MethodRow } from "./methods.ts";
+import { METHODS, type MethodRow, type RequestFacts } from "./methods.ts";
 import type { PipelineOptions } from "./options.ts";
 import type { Out } from "./out.ts";
 import { RateLimit } from "./rate-limit.ts";
@@ -27,6 +27,8 @@ export interface Method {
   /** `SecretService/GetSecret` */
   readonly action: string;
   readonly row: MethodRow<unknown>;
+  /** What conditions see of every call of it. */
+  readonly facts: RequestFacts;
   readonly validate: Validate;
   readonly handler: ErasedUnary | ErasedStream;
   readonly seconds: Histogram;
@@ -69,7 +71,7 @@ export class Pipeline {
       const action = `${desc.parent.name}/${desc.name}`;
       const seconds = metrics.histogram("leasehold_rpc_seconds", "Time to answer a unary call, or length of a stream.", SECONDS, { method: action });
       const bound = handler.bind(handlers) as ErasedUnary | ErasedStream;
-      return { desc, action, row, validate: validatorOf(desc), handler: bound, seconds, outcomes: new Map() };
+      return { desc, action, row, facts: { method: action }, validate: validatorOf(desc), handler: bound, seconds, outcomes: new Map() };
     });
   }
 

@@ -75,7 +75,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
 
   async #run(request: Message): Promise<void> {
     const { row, validate, handler } = this.method;
-    const target = await resolveTarget(row, request, this.pipeline.with.resources);
+    const target = await resolveTarget(row, request, this.method.facts, this.pipeline.with.resources);
     if (!isIdentified(this)) throw new LeaseholdError("PRINCIPAL_INVALID");
     const judge = (found: Target): void => {
       if (isIdentified(this)) authorize(this, row, request, found, this.pipeline.with.access);

@@ -71,7 +71,7 @@ export class UnaryCall extends CallState {
     this.version = undefined;
     this.asked = false;
     try {
-      const target = resolveTarget(this.method.row, this.#request, this.pipeline.with.resources);
+      const target = resolveTarget(this.method.row, this.#request, this.method.facts, this.pipeline.with.resources);
       if (target instanceof Promise) this.#wait(target, (found) => this.#serve(found));
       else this.#serve(target);
     } catch (error) {

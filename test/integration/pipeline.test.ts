@@ -149,7 +149,8 @@ describe("who may", () => {
     h.access.allowed.push(["issue", "credentials/**"]);
     await h.call(CredentialService.method.issueCredential, { path: "credentials/postgres/a/ro" });
     await h.call(CredentialService.method.issueCredential, { path: "credentials/postgres/a/ro", ttl: { seconds: 5n } });
-    expect(h.access.facts).toEqual([{ ttlMs: 3_600_000 }, { ttlMs: 5000 }]);
+    const method = "CredentialService/IssueCredential";
+    expect(h.access.facts).toEqual([{ method, ttlMs: 3_600_000 }, { method, ttlMs: 5000 }]);
   });
 
   test("ExplainAccess is free about oneself; about others it needs policy-read on all policies", async () => {
