@@ -40,7 +40,9 @@ export function bootstrapSql(options: BootstrapOptions): string {
     "SET LOCAL search_path = pg_catalog, pg_temp;",
     "SET LOCAL standard_conforming_strings = on;",
     "SET LOCAL client_min_messages = warning;",
-    // The verifier stands in the text below; keep that out of the server's log.
+    // The verifier stands in the text below; keep that out of the server's log and statistics. (Unknown names are harmless.)
+    "SET LOCAL auto_explain.log_min_duration = -1;",
+    "SET LOCAL pg_stat_statements.track = 'none';",
     "SET LOCAL log_statement = 'none';",
     "SET LOCAL log_min_duration_statement = -1;",
     "SET LOCAL log_duration = off;",
