@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Span } from "@opentelemetry/api";
 import type { ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
-import { LeaseholdError, type Reason } from "../base/errors.ts";
+import type { LeaseholdError, Reason } from "../base/errors.ts";
 import type { Actor, AuditEntry } from "../model/audit.ts";
 import type { Capability } from "../model/capability.ts";
 import type { PathScope } from "../model/path.ts";
@@ -90,7 +90,9 @@ export abstract class CallState {
 
   allows(path: string, capability: Capability | "" = this.capability): boolean {
     this.asked = true;
-    return capability !== "" && this.principal !== undefined && this.pipeline.with.access.decide(this.principal, capability, path, this.method.facts) === "allow";
+    return (
+      capability !== "" && this.principal !== undefined && this.pipeline.with.access.decide(this.principal, capability, path, this.method.facts) === "allow"
+    );
   }
 
   authorizeItem(path: string, capability: Capability | "" = this.capability): void {

@@ -46,7 +46,7 @@ export class Denials {
 
   /** Ends every window now; for the drain. */
   flush(): void {
-    for (const key of [...this.#windows.keys()]) this.#close(key);
+    for (const key of this.#windows.keys()) this.#close(key);
   }
 
   #close(key: string): void {

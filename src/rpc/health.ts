@@ -1,5 +1,10 @@
 import type { sendUnaryData, ServerUnaryCall, ServerWritableStream, UntypedServiceImplementation } from "@grpc/grpc-js";
-import { type HealthCheckRequest, HealthCheckRequestSchema, HealthCheckResponse_ServingStatus as Serving, HealthCheckResponseSchema } from "../gen/grpc/health/v1/health_pb.ts";
+import {
+  type HealthCheckRequest,
+  HealthCheckRequestSchema,
+  HealthCheckResponse_ServingStatus as Serving,
+  HealthCheckResponseSchema,
+} from "../gen/grpc/health/v1/health_pb.ts";
 import { LeaseholdError } from "../base/errors.ts";
 import { decode, encode } from "./definition.ts";
 import { grpcError } from "./status.ts";

@@ -162,7 +162,14 @@ export const METHODS = {
   },
   AuditService: {
     tailAudit: { capability: "audit-read", resource: { kind: "constant", path: "audit/records" }, rate: "stream", audit: "read" },
-    verifyAudit: { capability: "audit-read", resource: { kind: "constant", path: "audit/records" }, rate: "admin", audit: "read", maxMs: WAIT_MAX_MS, repeat: false },
+    verifyAudit: {
+      capability: "audit-read",
+      resource: { kind: "constant", path: "audit/records" },
+      rate: "admin",
+      audit: "read",
+      maxMs: WAIT_MAX_MS,
+      repeat: false,
+    },
   },
   OperatorService: {
     putTarget: {

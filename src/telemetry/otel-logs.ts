@@ -1,4 +1,4 @@
-import { type AnyValue, type Logger, SeverityNumber } from "@opentelemetry/api";
+import { type Logger, SeverityNumber } from "@opentelemetry/api";
 import type { DestinationStream } from "pino";
 
 const SEVERITY: Readonly<Record<string, SeverityNumber>> = {
@@ -23,7 +23,7 @@ export function otelLogDestination(logger: Logger): DestinationStream {
         severityNumber: SEVERITY[severityText] ?? SeverityNumber.INFO,
         timestamp: typeof time === "string" ? new Date(time) : Date.now(),
         body: typeof msg === "string" ? msg : "",
-        attributes: attributes as Record<string, AnyValue>,
+        attributes,
       });
     },
   };

@@ -10,7 +10,10 @@ type Env = Readonly<Record<string, string | undefined>>;
 export function signalsOf(env: Env): Signals {
   if (env["OTEL_SDK_DISABLED"]?.trim().toLowerCase() === "true") return { traces: false, metrics: false, logs: false };
   const on = (signal: "TRACES" | "METRICS" | "LOGS"): boolean => {
-    const exporters = (env[`OTEL_${signal}_EXPORTER`] ?? "").split(",").map((name) => name.trim()).filter((name) => name !== "");
+    const exporters = (env[`OTEL_${signal}_EXPORTER`] ?? "")
+      .split(",")
+      .map((name) => name.trim())
+      .filter((name) => name !== "");
     if (exporters.length > 0) return !exporters.includes("none");
     return isSet(env["OTEL_EXPORTER_OTLP_ENDPOINT"]) || isSet(env[`OTEL_EXPORTER_OTLP_${signal}_ENDPOINT`]);
   };

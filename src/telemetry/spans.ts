@@ -20,7 +20,9 @@ export class CallSpans {
   start(name: string, parent: Parent | undefined): Span | undefined {
     if (!this.#sampler(parent)) return undefined;
     const context =
-      parent === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, { traceId: parent.traceId, spanId: parent.spanId, traceFlags: 1, isRemote: true });
+      parent === undefined
+        ? ROOT_CONTEXT
+        : trace.setSpanContext(ROOT_CONTEXT, { traceId: parent.traceId, spanId: parent.spanId, traceFlags: 1, isRemote: true });
     return this.#tracer.startSpan(name, { kind: SpanKind.SERVER }, context);
   }
 }

@@ -44,7 +44,8 @@ function noise(schema: DescMessage, next: () => number): Buffer {
 
 test("fuzzed bytes: every unary rpc gives each exactly one documented status", async () => {
   const access = new TestAccess();
-  for (const root of ["secrets", "policies", "targets"]) access.allowed.push(["read", `${root}/**`], ["write", `${root}/**`], ["operate", `${root}/**`], ["policy-read", `${root}/**`]);
+  for (const root of ["secrets", "policies", "targets"])
+    access.allowed.push(["read", `${root}/**`], ["write", `${root}/**`], ["operate", `${root}/**`], ["policy-read", `${root}/**`]);
   const logs: string[] = [];
   const pipeline = new Pipeline(
     {
@@ -64,20 +65,32 @@ test("fuzzed bytes: every unary rpc gives each exactly one documented status", a
       throw new LeaseholdError("SECRET_NOT_FOUND");
     };
     const handlers = Object.fromEntries(service.methods.map((m) => [m.localName, refuse]));
-    for (const method of pipeline.bind(service as ServiceShape & typeof service, handlers as Handlers<ServiceShape>)) {
+    for (const method of pipeline.bind(service, handlers as Handlers<ServiceShape>)) {
       if (method.desc.methodKind !== "unary") continue;
       const run = pipeline.unary(method);
       for (let i = 0; i < RUNS; i++) {
         const bytes = noise(method.desc.input, next);
         const answers: (StatusObject | undefined)[] = [];
         await new Promise<void>((resolve) => {
-          const raw = { request: bytes, metadata: new Metadata(), cancelled: false, getPeer: () => "c", getDeadline: () => Number.POSITIVE_INFINITY, once: () => undefined };
+          const raw = {
+            request: bytes,
+            metadata: new Metadata(),
+            cancelled: false,
+            getPeer: () => "c",
+            getDeadline: () => Number.POSITIVE_INFINITY,
+            once: () => undefined,
+          };
           run(raw as unknown as ServerUnaryCall<Buffer, Buffer>, (error) => {
             answers.push(error as StatusObject);
             resolve();
           });
         });
-        expect([method.action, bytes.toString("hex"), answers.length, documented.has(answers[0]!.code)]).toEqual([method.action, bytes.toString("hex"), 1, true]);
+        expect([method.action, bytes.toString("hex"), answers.length, documented.has(answers[0]!.code)]).toEqual([
+          method.action,
+          bytes.toString("hex"),
+          1,
+          true,
+        ]);
       }
     }
   }

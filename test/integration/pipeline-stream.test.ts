@@ -30,14 +30,21 @@ afterEach(async () => {
 });
 
 /** What the client sees of a stream: its messages and the one way it ended. */
-function follow(stream: ClientReadableStream<WatchResponse>): { messages: WatchResponse[]; end: Promise<{ code: number; reason: string | undefined; token: string | undefined }> } {
+function follow(stream: ClientReadableStream<WatchResponse>): {
+  messages: WatchResponse[];
+  end: Promise<{ code: number; reason: string | undefined; token: string | undefined }>;
+} {
   const messages: WatchResponse[] = [];
   stream.on("data", (message: WatchResponse) => messages.push(message));
   const end = new Promise<{ code: number; reason: string | undefined; token: string | undefined }>((resolve) => {
     stream.on("error", (error: ServiceError) => {
       const details = statusOfError(error);
       const info = details?.details.find((d) => d.typeUrl.endsWith("ErrorInfo"));
-      resolve({ code: error.code, reason: details && reasonOfStatus(details), token: info && fromBinary(ErrorInfoSchema, info.value).metadata["resume_token"] });
+      resolve({
+        code: error.code,
+        reason: details && reasonOfStatus(details),
+        token: info && fromBinary(ErrorInfoSchema, info.value).metadata["resume_token"],
+      });
     });
     stream.on("end", () => resolve({ code: status.OK, reason: undefined, token: undefined }));
   });
@@ -218,10 +225,31 @@ describe("health and reflection", () => {
         "leasehold.v1.WatchService",
       ]);
     }
-    const symbols = ["leasehold.v1.WatchService", "leasehold.v1.WatchService.Watch", "leasehold.v1.WatchRequest.paths", "leasehold.v1.Event", "google.protobuf.Timestamp", "no.such.Symbol"];
-    const answers = await h.reflect("v1", symbols.map((value) => ({ messageRequest: { case: "fileContainingSymbol" as const, value } })));
-    const files = answers.map((a) => (a.messageResponse.case === "fileDescriptorResponse" ? a.messageResponse.value.fileDescriptorProto.map((b) => fromBinary(FileDescriptorProtoSchema, b).name) : a.messageResponse.case));
-    for (const i of [0, 1, 2, 3]) expect(files[i]).toEqual(["leasehold/v1/watch_service.proto", "buf/validate/validate.proto", "google/protobuf/descriptor.proto", "google/protobuf/timestamp.proto", "leasehold/v1/value.proto"]);
+    const symbols = [
+      "leasehold.v1.WatchService",
+      "leasehold.v1.WatchService.Watch",
+      "leasehold.v1.WatchRequest.paths",
+      "leasehold.v1.Event",
+      "google.protobuf.Timestamp",
+      "no.such.Symbol",
+    ];
+    const answers = await h.reflect(
+      "v1",
+      symbols.map((value) => ({ messageRequest: { case: "fileContainingSymbol" as const, value } })),
+    );
+    const files = answers.map((a) =>
+      a.messageResponse.case === "fileDescriptorResponse"
+        ? a.messageResponse.value.fileDescriptorProto.map((b) => fromBinary(FileDescriptorProtoSchema, b).name)
+        : a.messageResponse.case,
+    );
+    for (const i of [0, 1, 2, 3])
+      expect(files[i]).toEqual([
+        "leasehold/v1/watch_service.proto",
+        "buf/validate/validate.proto",
+        "google/protobuf/descriptor.proto",
+        "google/protobuf/timestamp.proto",
+        "leasehold/v1/value.proto",
+      ]);
     expect(files[4]).toEqual(["google/protobuf/timestamp.proto"]);
     expect(files[5]).toBe("errorResponse");
   });
@@ -231,4 +259,3 @@ describe("health and reflection", () => {
     await expect(h.reflect("v1", [Buffer.from([0xff])])).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   });
 });
-

@@ -6,35 +6,15 @@ import { IdentityService } from "../../src/gen/leasehold/v1/identity_service_pb.
 import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
 import { PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
-import type { Handlers } from "../../src/rpc/definition.ts";
-import type { PipelineOptions } from "../../src/rpc/options.ts";
-import type { Pipeline } from "../../src/rpc/pipeline.ts";
-import { identityService } from "../../src/rpc/services/identity.ts";
-import { ALICE, type Harness, some, startHarness, until } from "../support/rpc-harness.ts";
+import { ALICE, type Harness, until } from "../support/rpc-harness.ts";
+import { type Parts, startParts } from "../support/rpc-start.ts";
 
 const { getSecret, putSecret, listSecrets, batchGetSecrets } = SecretService.method;
 
 let harness: Harness | undefined;
 
-interface Parts {
-  secrets?: Partial<Handlers<typeof SecretService>>;
-  leases?: Partial<Handlers<typeof LeaseService>>;
-  credentials?: Partial<Handlers<typeof CredentialService>>;
-  policies?: Partial<Handlers<typeof PolicyService>>;
-  options?: Partial<PipelineOptions>;
-}
-
-async function start({ secrets = {}, leases = {}, credentials = {}, policies = {}, options }: Parts = {}): Promise<Harness> {
-  const bind = (pipeline: Pipeline) => [
-    ...pipeline.bind(SecretService, some(SecretService, { getSecret: (r) => ({ path: r.path, version: 3n }), ...secrets })),
-    ...pipeline.bind(LeaseService, some(LeaseService, leases)),
-    ...pipeline.bind(CredentialService, some(CredentialService, credentials)),
-    ...pipeline.bind(PolicyService, some(PolicyService, policies)),
-    ...pipeline.bind(IdentityService, identityService(() => ["p1", "p2"])),
-  ];
-  harness = await startHarness(bind, options);
-  harness.access.allowed.push(["read", "secrets/a/**"], ["write", "secrets/a/**"], ["list", "secrets/a/**"]);
-  return harness;
+async function start(parts: Parts = {}): Promise<Harness> {
+  return (harness = await startParts(parts));
 }
 
 afterEach(async () => {
@@ -102,12 +82,25 @@ describe("who may", () => {
     expect(real.reason).toBe("PERMISSION_DENIED");
     expect(absent.error?.details).toBe(real.error?.details);
     expect(JSON.stringify(real.status?.details.map((d) => Buffer.from(d.value).toString("latin1")))).not.toContain("secret-team");
-    const shape = (r: typeof real) => r.status!.details.map((d) => [d.typeUrl, Buffer.from(d.value).toString("latin1").replace(/real|none/, "x").replace(/[0-9a-f-]{36}/, "id")]);
+    const shape = (r: typeof real) =>
+      r.status!.details.map((d) => [
+        d.typeUrl,
+        Buffer.from(d.value)
+          .toString("latin1")
+          .replace(/real|none/, "x")
+          .replace(/[0-9a-f-]{36}/, "id"),
+      ]);
     expect(shape(absent)).toEqual(shape(real));
   });
 
   test("finding 15: a lease is authorized by its stored role path and its owner", async () => {
-    const h = await start({ leases: { getLease: (_r, call) => ({ lease: { rolePath: call.stored?.kind === "lease" ? call.stored.rolePath : "" } }), renewLease: () => ({}), revokeLease: () => ({}) } });
+    const h = await start({
+      leases: {
+        getLease: (_r, call) => ({ lease: { rolePath: call.stored?.kind === "lease" ? call.stored.rolePath : "" } }),
+        renewLease: () => ({}),
+        revokeLease: () => ({}),
+      },
+    });
     h.resources.leases.set("mine", { rolePath: "credentials/postgres/a/ro", owner: ALICE.id });
     h.resources.leases.set("other", { rolePath: "credentials/postgres/b/ro", owner: "spiffe://acme.test/x" });
     expect((await h.call(LeaseService.method.getLease, { path: "leases/mine" })).answer?.lease?.rolePath).toBe("credentials/postgres/a/ro");
@@ -150,7 +143,10 @@ describe("who may", () => {
     await h.call(CredentialService.method.issueCredential, { path: "credentials/postgres/a/ro" });
     await h.call(CredentialService.method.issueCredential, { path: "credentials/postgres/a/ro", ttl: { seconds: 5n } });
     const method = "CredentialService/IssueCredential";
-    expect(h.access.facts).toEqual([{ method, ttlMs: 3_600_000 }, { method, ttlMs: 5000 }]);
+    expect(h.access.facts).toEqual([
+      { method, ttlMs: 3_600_000 },
+      { method, ttlMs: 5000 },
+    ]);
   });
 
   test("ExplainAccess is free about oneself; about others it needs policy-read on all policies", async () => {
@@ -254,7 +250,10 @@ describe("errors", () => {
 describe("limits", () => {
   test("a deadline that leaves no time is refused, one that passes meanwhile is answered by us", async () => {
     const h = await start({
-      secrets: { getSecret: (r, call) => (r.path.endsWith("slow") ? new Promise((resolve) => call.signal.addEventListener("abort", () => resolve({}))) : { path: r.path }) },
+      secrets: {
+        getSecret: (r, call) =>
+          r.path.endsWith("slow") ? new Promise((resolve) => call.signal.addEventListener("abort", () => resolve({}))) : { path: r.path },
+      },
       options: { maxUnaryMs: 50, deadlineShaveMs: 5000 },
     });
     expect((await h.call(getSecret, { path: "secrets/a/b" }, { deadlineMs: 4000 })).reason).toBe("DEADLINE_TOO_SHORT");
@@ -304,138 +303,6 @@ describe("limits", () => {
     await slow;
     expect((await h.call(getSecret, { path: "secrets/a/b" })).error).toBeUndefined();
     expect(h.pipeline.admission.calls).toBe(0);
-  });
-});
-
-describe("audit", () => {
-  test("when the record can't be written nothing is disclosed: AUDIT_UNAVAILABLE", async () => {
-    const h = await start();
-    h.audit.failure = new LeaseholdError("AUDIT_UNAVAILABLE");
-    const { answer, error, reason } = await h.call(getSecret, { path: "secrets/a/b" });
-    expect([answer, error?.code, reason]).toEqual([undefined, status.UNAVAILABLE, "AUDIT_UNAVAILABLE"]);
-  });
-
-  test("lesson 51: the record is written even though the client hung up", async () => {
-    let release = (): void => undefined;
-    const h = await start({ secrets: { getSecret: () => new Promise((resolve) => (release = () => resolve({}))) } });
-    const reply = h.call(getSecret, { path: "secrets/a/b" }, { onCall: (cancel) => void until(() => h.pipeline.size === 1).then(cancel) });
-    expect((await reply).error?.code).toBe(status.CANCELLED);
-    release();
-    await until(() => h.audit.entries.length === 1);
-    expect(h.audit.entries[0]).toMatchObject({ path: "secrets/a/b", outcome: "ok" });
-    await until(() => h.pipeline.size === 0);
-  });
-
-  test("lesson 53: an answer whose record failed, or whose caller had gone, is undone", async () => {
-    const undone: string[] = [];
-    let release = (): void => undefined;
-    let gone = (): boolean => false;
-    const h = await start({
-      credentials: {
-        issueCredential(r, call) {
-          call.onUndelivered(() => undone.push(r.path));
-          gone = () => call.cancelled;
-          if (r.path.endsWith("slow")) return new Promise((resolve) => (release = () => ((call.recorded = true), resolve({}))));
-          call.recorded = r.path.endsWith("recorded");
-          return {};
-        },
-      },
-    });
-    h.access.allowed.push(["issue", "credentials/**"]);
-    const issue = (name: string, cancel = false) =>
-      h.call(CredentialService.method.issueCredential, { path: `credentials/${name}` }, cancel ? { onCall: (stop) => void until(() => h.pipeline.size === 1).then(stop) } : {});
-    h.audit.failure = new LeaseholdError("AUDIT_UNAVAILABLE");
-    expect((await issue("lost")).reason).toBe("AUDIT_UNAVAILABLE");
-    expect((await issue("recorded")).error).toBeUndefined(); // its record went with the change
-    expect((await issue("slow", true)).error?.code).toBe(status.CANCELLED);
-    await until(gone);
-    release();
-    await until(() => undone.length === 2);
-    expect(undone).toEqual(["credentials/lost", "credentials/slow"]);
-  });
-
-  test("a change's success is left to the committer, its failure and its dry run are recorded here", async () => {
-    const h = await start({
-      secrets: {
-        putSecret(r, call) {
-          if (r.path.endsWith("bad")) throw new LeaseholdError("VERSION_MISMATCH");
-          call.recorded = !r.path.endsWith("dry");
-          return {};
-        },
-      },
-    });
-    const data = { k: { kind: { case: "text", value: "v" } } } as const;
-    for (const name of ["good", "bad", "dry"]) await h.call(putSecret, { path: `secrets/a/${name}`, data });
-    expect(h.audit.entries.map((e) => [e.path, e.outcome])).toEqual([
-      ["secrets/a/bad", "VERSION_MISMATCH"],
-      ["secrets/a/dry", "ok"],
-    ]);
-  });
-
-  test("a batch leaves a record per item, all durable before the answer", async () => {
-    const h = await start({
-      secrets: {
-        batchGetSecrets: (r, call) => {
-          for (const { path } of r.requests) call.recordItem(call.allows(path) ? { path, outcome: "ok", version: 1 } : { path, outcome: "PERMISSION_DENIED" });
-          return {};
-        },
-      },
-    });
-    expect((await h.call(batchGetSecrets, { requests: [{ path: "secrets/a/1" }, { path: "secrets/b/2" }] })).error).toBeUndefined();
-    expect(h.audit.entries.map((e) => [e.path, e.outcome, e.version])).toEqual([
-      ["secrets/a/1", "ok", 1],
-      ["secrets/b/2", "PERMISSION_DENIED", undefined],
-    ]);
-    h.audit.failure = new Error("no");
-    expect((await h.call(batchGetSecrets, { requests: [{ path: "secrets/a/1" }] })).reason).toBe("AUDIT_UNAVAILABLE");
-  });
-
-  test("finding 16: a read that learns of a newer revision catches up, is authorized and answered anew", async () => {
-    let value = 1n;
-    const h = await start({
-      secrets: {
-        getSecret: (_r, call) => {
-          call.version = Number(value);
-          return { version: value };
-        },
-      },
-    });
-    h.audit.fresh = 9;
-    h.freshness.onCatchUp = () => (value = 2n);
-    expect((await h.call(getSecret, { path: "secrets/a/b" })).answer?.version).toBe(2n);
-    h.audit.fresh = 10;
-    h.freshness.onCatchUp = () => h.access.allowed.splice(0); // the policy was deleted elsewhere
-    expect((await h.call(getSecret, { path: "secrets/a/b" })).reason).toBe("PERMISSION_DENIED");
-    expect(h.freshness.caughtUp).toEqual([9, 10]);
-    h.audit.fresh = 11;
-    h.freshness.onCatchUp = () => h.access.allowed.push(["read", "secrets/a/**"]); // and written again
-    expect((await h.call(getSecret, { path: "secrets/a/b" })).answer?.version).toBe(2n);
-  });
-
-  test("a change that ran is never run again, however far behind this process is", async () => {
-    let runs = 0;
-    const h = await start({ secrets: { putSecret: () => (runs++, {}) } });
-    h.audit.fresh = 5;
-    await h.call(putSecret, { path: "secrets/a/b", data: { k: { kind: { case: "text", value: "v" } } } });
-    expect(runs).toBe(1);
-  });
-
-  test("a denial seen twice by one call is recorded once", async () => {
-    const h = await start();
-    h.audit.fresh = 5;
-    await h.call(getSecret, { path: "secrets/forbidden" });
-    h.pipeline.denials.flush();
-    expect(h.audit.entries.map((e) => e.count)).toEqual([undefined]);
-    expect(h.freshness.caughtUp).toEqual([5]);
-  });
-
-  test("asynchronous audit answers without waiting, but not from a stale feed", async () => {
-    const h = await start({ options: { auditReads: "async" } });
-    h.audit.held = [];
-    expect((await h.call(getSecret, { path: "secrets/a/b" })).error).toBeUndefined();
-    h.audit.release();
-    h.freshness.lagMs = 2001;
-    expect((await h.call(getSecret, { path: "secrets/a/b" })).reason).toBe("STORE_UNAVAILABLE");
   });
 });
 

@@ -3,7 +3,11 @@ import type { Span } from "@opentelemetry/api";
 import { Client, type ClientReadableStream, credentials, Metadata, ServerCredentials, type ServiceError } from "@grpc/grpc-js";
 import { pino } from "pino";
 import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
-import { ServerReflectionRequestSchema, type ServerReflectionResponse, ServerReflectionResponseSchema } from "../../src/gen/grpc/reflection/v1/reflection_pb.ts";
+import {
+  ServerReflectionRequestSchema,
+  type ServerReflectionResponse,
+  ServerReflectionResponseSchema,
+} from "../../src/gen/grpc/reflection/v1/reflection_pb.ts";
 import { type Status, StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
 import type { AuditWriter } from "../../src/audit/audit.ts";
 import { Metrics } from "../../src/base/metrics.ts";
@@ -93,9 +97,16 @@ export interface Harness {
   readonly spans: Span[];
   /** Every connection of the harness is this one. */
   connection: Connection | undefined;
-  call<I extends DescMessage, O extends DescMessage>(method: DescMethod & { input: I; output: O }, request: MessageInitShape<I>, options?: CallOptions): Promise<Reply<O>>;
+  call<I extends DescMessage, O extends DescMessage>(
+    method: DescMethod & { input: I; output: O },
+    request: MessageInitShape<I>,
+    options?: CallOptions,
+  ): Promise<Reply<O>>;
   raw(path: string, bytes: Buffer, options?: CallOptions): Promise<Buffer>;
-  open<I extends DescMessage, O extends DescMessage>(method: DescMethod & { input: I; output: O }, request: MessageInitShape<I>): ClientReadableStream<MessageShape<O>>;
+  open<I extends DescMessage, O extends DescMessage>(
+    method: DescMethod & { input: I; output: O },
+    request: MessageInitShape<I>,
+  ): ClientReadableStream<MessageShape<O>>;
   /** Sends the requests to grpc.reflection.<version> and gives the answers in order. */
   reflect(version: string, requests: readonly (MessageInitShape<typeof ServerReflectionRequestSchema> | Buffer)[]): Promise<ServerReflectionResponse[]>;
   close(): Promise<void>;

@@ -132,13 +132,32 @@ describe("traceparent", () => {
     expect(parseTraceParent(`00-${trace}-b7ad6b7169203331-02`)?.sampled).toBe(false);
   });
   test("and ignored otherwise", () => {
-    const bad = [undefined, 1, "", `ff-${trace}-b7ad6b7169203331-01`, `00-${"0".repeat(32)}-b7ad6b7169203331-01`, `00-${trace}-${"0".repeat(16)}-01`, `00-${trace.toUpperCase()}-b7ad6b7169203331-01`, `00-${trace}-b7ad6b7169203331-01${"-x".repeat(100)}`];
+    const bad = [
+      undefined,
+      1,
+      "",
+      `ff-${trace}-b7ad6b7169203331-01`,
+      `00-${"0".repeat(32)}-b7ad6b7169203331-01`,
+      `00-${trace}-${"0".repeat(16)}-01`,
+      `00-${trace.toUpperCase()}-b7ad6b7169203331-01`,
+      `00-${trace}-b7ad6b7169203331-01${"-x".repeat(100)}`,
+    ];
     for (const header of bad) expect(parseTraceParent(header)).toBeUndefined();
   });
 });
 
 describe("denials", () => {
-  const entry: AuditEntry = { principal: "p", requestId: "", traceId: "", action: "a", capability: "read", peer: "", at: 0, path: "x/y", outcome: "PERMISSION_DENIED" };
+  const entry: AuditEntry = {
+    principal: "p",
+    requestId: "",
+    traceId: "",
+    action: "a",
+    capability: "read",
+    peer: "",
+    at: 0,
+    path: "x/y",
+    outcome: "PERMISSION_DENIED",
+  };
   test("different ones are not merged; a failed write fails all that waited for it", () => {
     const written: AuditEntry[] = [];
     let failure: Error | undefined;
@@ -151,7 +170,11 @@ describe("denials", () => {
     denials.append(entry, done);
     failure = new Error("disk full");
     denials.flush();
-    expect(written.map((e) => [e.path, e.count])).toEqual([["x/y", undefined], ["x/z", undefined], ["x/y", 2]]);
+    expect(written.map((e) => [e.path, e.count])).toEqual([
+      ["x/y", undefined],
+      ["x/z", undefined],
+      ["x/y", 2],
+    ]);
     expect(results).toEqual([undefined, undefined, failure, failure]);
   });
 });

@@ -53,7 +53,9 @@ describe("what a client sees", () => {
     expect(kinds(new LeaseholdError("RATE_LIMITED", "", { retryAfterMs: 3 }))).toEqual(["ErrorInfo", "RetryInfo", "QuotaFailure", "RequestInfo"]);
     const invalid = new LeaseholdError("REQUEST_INVALID", "", { violations: [{ field: "ttl", description: "must be positive" }] });
     expect(kinds(invalid)).toEqual(["ErrorInfo", "BadRequest", "RequestInfo"]);
-    expect(fromBinary(BadRequestSchema, statusOf(invalid, "").details[1]!.value).fieldViolations).toMatchObject([{ field: "ttl", description: "must be positive" }]);
+    expect(fromBinary(BadRequestSchema, statusOf(invalid, "").details[1]!.value).fieldViolations).toMatchObject([
+      { field: "ttl", description: "must be positive" },
+    ]);
   });
 
   test("the error's own wait wins over the usual one", () => {

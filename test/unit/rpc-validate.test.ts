@@ -25,8 +25,13 @@ test("every request's rules compile", () => {
 
 test("finding 26: the hot validator of GetSecret says what the proto's rules say", () => {
   const hot = surelyValid(GetSecretRequestSchema)!;
+  expect(hot(create(GetSecretRequestSchema, {}))).toBe(true);
   const int64 = fc.oneof(fc.bigInt({ min: -3n, max: 3n }), fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n }));
-  const label = fc.oneof(fc.string({ maxLength: 70, unit: "binary" }), fc.string({ minLength: 60, maxLength: 70 }), fc.constantFrom("", "CURRENT", "x".repeat(64), "x".repeat(65)));
+  const label = fc.oneof(
+    fc.string({ maxLength: 70, unit: "binary" }),
+    fc.string({ minLength: 60, maxLength: 70 }),
+    fc.constantFrom("", "CURRENT", "x".repeat(64), "x".repeat(65)),
+  );
   const selector = fc.oneof(
     fc.constant({ case: undefined }),
     int64.map((value) => ({ case: "version" as const, value })),
@@ -64,9 +69,16 @@ describe("fields", () => {
   });
 
   test("times and durations keep protobuf's own limits, nested ones too", () => {
-    const ttl = (seconds: bigint, nanos: number) => violations(CredentialService.method.issueCredential, create(IssueCredentialRequestSchema, { ttl: { seconds, nanos } }));
+    const ttl = (seconds: bigint, nanos: number) =>
+      violations(CredentialService.method.issueCredential, create(IssueCredentialRequestSchema, { ttl: { seconds, nanos } }));
     expect(ttl(3600n, 0)).toEqual([]);
-    for (const [s, n] of [[1n, -1], [-1n, 1], [0n, 1_000_000_000], [315_576_000_001n, 0]] as const) expect(ttl(s, n)).toEqual(["ttl"]);
+    for (const [s, n] of [
+      [1n, -1],
+      [-1n, 1],
+      [0n, 1_000_000_000],
+      [315_576_000_001n, 0],
+    ] as const)
+      expect(ttl(s, n)).toEqual(["ttl"]);
     const put = create(PutSecretRequestSchema, { data: { k: {} }, notBefore: { seconds: 253_402_300_800n }, expireTime: { seconds: 0n, nanos: -1 } });
     expect(violations(SecretService.method.putSecret, put)).toEqual(["not_before", "expire_time"]);
     const role = create(PutRoleRequestSchema, { role: { target: "t", defaultTtl: { seconds: 1n, nanos: -1 } } });

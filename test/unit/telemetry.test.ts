@@ -29,7 +29,8 @@ describe("which signals", () => {
 });
 
 describe("sampling", () => {
-  const of = (name: string, arg?: string, random = 0.5) => samplerOf({ OTEL_TRACES_SAMPLER: name, ...(arg === undefined ? {} : { OTEL_TRACES_SAMPLER_ARG: arg }) }, () => random);
+  const of = (name: string, arg?: string, random = 0.5) =>
+    samplerOf({ OTEL_TRACES_SAMPLER: name, ...(arg === undefined ? {} : { OTEL_TRACES_SAMPLER_ARG: arg }) }, () => random);
   test("by ratio, by the caller, and by default", () => {
     expect([of("traceidratio", "0.6")(undefined), of("traceidratio", "0.4")(undefined)]).toEqual([true, false]);
     expect([of("traceidratio", "0")({ sampled: true }), of("parentbased_traceidratio", "0")({ sampled: true })]).toEqual([false, true]);
@@ -91,7 +92,10 @@ describe("logs", () => {
   test("a line becomes a record with severity, body and attributes; anything else is dropped", () => {
     const records: LogRecord[] = [];
     const lines: string[] = [];
-    const destination = tee({ write: (line) => void lines.push(line) }, otelLogDestination({ emit: (record) => void records.push(record), enabled: () => true }));
+    const destination = tee(
+      { write: (line) => void lines.push(line) },
+      otelLogDestination({ emit: (record) => void records.push(record), enabled: () => true }),
+    );
     destination.write('{"level":"warn","time":"2026-01-02T03:04:05.000Z","requestId":"r1","msg":"hello"}\n');
     destination.write("not json\n");
     destination.write("null\n");
