@@ -34,7 +34,7 @@ const MINUTE = 60_000;
 
 /** What the lease ledger relies on, whatever the engine. */
 export function engineConformance<Config, Role>(title: string, setup: () => Promise<EngineUnderTest<Config, Role>>): void {
-  describe(title, () => {
+  describe(`engine: ${title}`, () => {
     let it: EngineUnderTest<Config, Role>;
     let target: Target<Role>;
 

@@ -5,7 +5,7 @@ import { newLoginSuffix, newPassword } from "../../src/engines/generate.ts";
 import { loginName } from "../../src/engines/names.ts";
 import type { PostgresRoleConfig } from "../../src/engines/postgres/config.ts";
 import { postgres } from "../../src/engines/postgres/definition.ts";
-import { postgresBinaries, startCluster, type Cluster } from "../conformance/engine-clusters.ts";
+import { startCluster, VERSIONS, type Cluster } from "../conformance/engine-clusters.ts";
 import { bootstrapCluster, clientOf, GROUP, INSTANCE } from "../conformance/engine-postgres-setup.ts";
 import { OPTIONS } from "../conformance/engine.ts";
 
@@ -14,7 +14,7 @@ const REFUSE: OwnedObjects = { kind: "refuse" };
 const DROP: OwnedObjects = { kind: "drop" };
 const TO_GROUP: OwnedObjects = { kind: "reassign_to", role: GROUP };
 
-for (const version of (await postgresBinaries()).keys()) {
+for (const version of VERSIONS) {
   describe(`owned objects on PostgreSQL ${version}`, () => {
     let cluster: Cluster;
     let role: PostgresRoleConfig;

@@ -1,3 +1,4 @@
+// oxlint-disable-next-line import/no-unassigned-import -- @peculiar/x509 throws without it
 import "reflect-metadata";
 import { webcrypto } from "node:crypto";
 import { BasicConstraintsExtension, PemConverter, SubjectAlternativeNameExtension, X509CertificateGenerator } from "@peculiar/x509";
@@ -21,7 +22,8 @@ beforeAll(async () => {
   ca = authority.pem;
   otherCa = (await createAuthority()).pem;
   const files = { "server.crt": authority.leaf, "server.key": authority.leafKey };
-  cluster = await startCluster("18", { ssl: "on" }, files);
+  cluster = await startCluster("18");
+  await cluster.restart(files, { ssl: "on" });
   target = await bootstrapCluster(cluster);
 }, 60_000);
 afterAll(() => cluster?.stop());

@@ -7,13 +7,13 @@ import { loginName } from "../../src/engines/names.ts";
 import { bootstrapPostgres, brokerVerifier } from "../../src/engines/postgres/bootstrap.ts";
 import type { PostgresRoleConfig, PostgresTargetConfig } from "../../src/engines/postgres/config.ts";
 import { postgres } from "../../src/engines/postgres/definition.ts";
-import { postgresBinaries, startCluster, type Cluster } from "../conformance/engine-clusters.ts";
+import { startCluster, VERSIONS, type Cluster } from "../conformance/engine-clusters.ts";
 import { bootstrapCluster, BROKER, clientOf, GROUP, INSTANCE } from "../conformance/engine-postgres-setup.ts";
 import { OPTIONS } from "../conformance/engine.ts";
 
 const MINUTE = 60_000;
 
-for (const version of (await postgresBinaries()).keys()) {
+for (const version of VERSIONS) {
   describe(`the PostgreSQL engine on ${version}`, () => {
     let cluster: Cluster;
     let config: PostgresTargetConfig;
@@ -94,10 +94,10 @@ for (const version of (await postgresBinaries()).keys()) {
     test("finding 2, lesson 3: sessions under reconnect loops all end", async () => {
       for (let round = 0; round < 5; round++) {
         const { ref, created, secret } = await issue();
-        let looping = true;
+        const looping = new AbortController();
         let sessions = 0;
         const loops = Array.from({ length: 10 }, async () => {
-          while (looping) {
+          while (!looping.signal.aborted) {
             await clientOf(created.connection, secret).then(
               () => sessions++,
               () => new Promise((resolve) => setImmediate(resolve)),
@@ -107,7 +107,7 @@ for (const version of (await postgresBinaries()).keys()) {
         await expect.poll(() => sessions, { timeout: 10_000 }).toBeGreaterThan(10);
         expect(await target.revoke(ref)).toBe("revoked");
         const alive = await superuser.query("SELECT count(*)::int AS n FROM pg_stat_activity WHERE usesysid = $1", [ref.oid]);
-        looping = false;
+        looping.abort();
         await Promise.all(loops);
         expect(alive.rows).toEqual([{ n: 0 }]);
       }

@@ -12,7 +12,6 @@ import { DISABLE, DROP, PROBLEM_GROUPS, SELF, TERMINATE } from "./statements.ts"
 
 const VALID_FOR_MS = 60_000;
 const END_LIMIT_MS = 5000;
-const POLL_MS = 25;
 
 /** Stops at the first check that makes the following ones meaningless. */
 export async function preflight(
@@ -143,18 +142,13 @@ async function checkLife(
 
 async function tryLogin(sessions: Sessions, options: OpenOptions, ref: LoginRef, database: string, password: ReturnType<typeof newPassword>): Promise<string> {
   const client = await sessions.connectAs(ref.name, database, password);
-  let ended = false;
-  client.once("end", () => {
-    ended = true;
-  });
+  const gone = new AbortController();
+  client.once("end", () => gone.abort());
   try {
     await client.query("SELECT 1");
     await sessions.query(TERMINATE, [options.instance, [ref.oid]]);
-    for (let waited = 0; !ended && waited < END_LIMIT_MS; waited += POLL_MS) {
-      // oxlint-disable-next-line no-await-in-loop -- polling
-      await sleep(options.clock, POLL_MS);
-    }
-    if (!ended) throw new Complaint("a live session of the throw-away login was not ended");
+    await sleep(options.clock, END_LIMIT_MS, gone.signal);
+    if (!gone.signal.aborted) throw new Complaint("a live session of the throw-away login was not ended");
     return "logged in, and the live session was ended";
   } finally {
     await client.end().catch(() => {});
