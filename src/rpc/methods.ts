@@ -64,6 +64,8 @@ export interface MethodRow<I> {
   readonly audit: AuditMode;
   /** Longest a call may take, in milliseconds, if not the configured one. Streams have no cap. */
   readonly maxMs?: number;
+  /** Largest request, if not the usual one. Asked of whoever has the capability anywhere; for others the usual one holds. */
+  readonly maxBytes?: number;
   /** False for what is dear to do twice: not repeated when the record shows that this process was behind. */
   readonly repeat?: false;
   /** What policy conditions see as `request.ttl`, in milliseconds; left out or zero: the role's default, asked from `Resources`. */
@@ -149,6 +151,7 @@ export const METHODS = {
       resource: { kind: "path", root: "policies", of: (r) => `policies/${r.policy?.name ?? ""}` },
       rate: "admin",
       audit: "change",
+      maxBytes: 4 * 1024 * 1024,
     },
     getPolicy: { capability: "policy-read", resource: { kind: "path", root: "policies", of: (r) => r.path }, rate: "read", audit: "read" },
     listPolicies: { capability: "policy-read", resource: { kind: "set", scopes: () => ["policies/"] }, rate: "list", audit: "read" },

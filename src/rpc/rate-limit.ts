@@ -5,6 +5,8 @@ import type { RateOptions } from "./options.ts";
 /** Units per call; a read is 1. Denials cost extra, because each can cost an fsync (attack 36: a write amplifier for who has no rights). */
 const COST: Readonly<Record<RateClass, number>> = { read: 1, list: 5, write: 5, issue: 20, admin: 20, stream: 20 };
 const DENIAL_COST = 50;
+/** A large request costs more to read. */
+const BYTES_PER_UNIT = 256;
 const MAX_BUCKETS = 10_000;
 
 interface Bucket {
@@ -22,9 +24,9 @@ export class RateLimit {
   }
 
   /** Takes what a call costs, or throws RATE_LIMITED with the time until it would go through. */
-  take(principal: string, rate: RateClass, now: number): void {
+  take(principal: string, rate: RateClass, bytes: number, now: number): void {
     const bucket = this.#bucket(principal, now);
-    const cost = COST[rate];
+    const cost = COST[rate] + Math.floor(bytes / BYTES_PER_UNIT);
     if (bucket.tokens < cost) {
       const retryAfterMs = Math.ceil(((cost - bucket.tokens) * 1000) / this.#options.perSecond);
       throw new LeaseholdError("RATE_LIMITED", undefined, { retryAfterMs });

@@ -233,9 +233,22 @@ describe("errors", () => {
     const h = await start();
     const path = "/leasehold.v1.SecretService/GetSecret";
     await expect(h.raw(path, Buffer.from([0xff, 0xff, 0xff]))).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
-    await expect(h.raw(path, Buffer.alloc(100_000))).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    await expect(h.raw(path, Buffer.alloc(300_000))).rejects.toMatchObject({ code: status.INVALID_ARGUMENT }); // before it is decoded
+    await expect(h.raw(path, Buffer.alloc(2_000_000))).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
     await expect(h.raw("/leasehold.v1.SecretService/Nothing", Buffer.alloc(0))).rejects.toMatchObject({ code: status.UNIMPLEMENTED });
     await expect(h.raw("/nothing.v1.Service/Nothing", Buffer.alloc(0))).rejects.toMatchObject({ code: status.UNIMPLEMENTED });
+  });
+
+  test("only who may write a policy somewhere may send a large one", async () => {
+    const h = await start({ policies: { putPolicy: () => ({}) } });
+    const policy = {
+      name: "p",
+      principals: ["spiffe://acme.test/**"],
+      rules: [{ paths: Array.from({ length: 900 }, (_, i) => `secrets/${"x".repeat(400)}${i}`) }],
+    };
+    expect((await h.call(PolicyService.method.putPolicy, { policy })).reason).toBe("REQUEST_INVALID");
+    h.access.allowed.push(["policy-write", "policies/**"]);
+    expect((await h.call(PolicyService.method.putPolicy, { policy })).error).toBeUndefined();
   });
 
   test("a request_id must be a UUID", async () => {

@@ -157,7 +157,7 @@ export async function startHarness(bind: (pipeline: Pipeline) => readonly Method
     },
     { ...DEFAULT_OPTIONS, denialWindowMs: 20, ...options },
   );
-  const server = new RpcServer(pipeline, bind(pipeline), { "grpc.max_receive_message_length": 64 * 1024 });
+  const server = new RpcServer(pipeline, bind(pipeline), { "grpc.max_receive_message_length": 1024 * 1024 });
   const port = await new Promise<number>((resolve, reject) => {
     server.grpc.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) => (error === null ? resolve(bound) : reject(error)));
   });

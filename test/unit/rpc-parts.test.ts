@@ -101,27 +101,33 @@ describe("page tokens (finding 32)", () => {
 describe("rate limit", () => {
   test("refills with time, per principal, and says when to come back", () => {
     const limit = new RateLimit({ perSecond: 10, burst: 2 });
-    limit.take("a", "read", 0);
-    limit.take("a", "read", 0);
-    expect(() => limit.take("a", "read", 0)).toThrow(expect.objectContaining({ reason: "RATE_LIMITED", retryAfterMs: 100 }));
-    limit.take("b", "read", 0);
-    limit.take("a", "read", 100);
-    expect(() => limit.take("a", "read", 100)).toThrow(LeaseholdError);
+    limit.take("a", "read", 0, 0);
+    limit.take("a", "read", 0, 0);
+    expect(() => limit.take("a", "read", 0, 0)).toThrow(expect.objectContaining({ reason: "RATE_LIMITED", retryAfterMs: 100 }));
+    limit.take("b", "read", 0, 0);
+    limit.take("a", "read", 0, 100);
+    expect(() => limit.take("a", "read", 0, 100)).toThrow(LeaseholdError);
+  });
+
+  test("a large request costs more", () => {
+    const limit = new RateLimit({ perSecond: 1, burst: 100 });
+    limit.take("a", "read", 99 * 256, 0);
+    expect(() => limit.take("a", "read", 0, 0)).toThrow(LeaseholdError);
   });
 
   test("denials leave a debt of at most one burst", () => {
     const limit = new RateLimit({ perSecond: 10, burst: 100 });
     for (let i = 0; i < 100; i++) limit.penalize("a", 0);
-    expect(() => limit.take("a", "read", 10_000)).toThrow(LeaseholdError);
-    limit.take("a", "read", 10_101);
+    expect(() => limit.take("a", "read", 0, 10_000)).toThrow(LeaseholdError);
+    limit.take("a", "read", 0, 10_101);
   });
 
   test("remembers a bounded number of principals, and forgets those first that have nothing to remember", () => {
     const limit = new RateLimit({ perSecond: 1, burst: 1 });
-    limit.take("spent", "read", 1_000_000);
-    for (let i = 0; i < 9_999; i++) limit.take(`old${i}`, "read", 0);
-    for (let i = 0; i < 5_000; i++) limit.take(`new${i}`, "read", 1_000_000);
-    expect(() => limit.take("spent", "read", 1_000_000)).toThrow(LeaseholdError);
+    limit.take("spent", "read", 0, 1_000_000);
+    for (let i = 0; i < 9_999; i++) limit.take(`old${i}`, "read", 0, 0);
+    for (let i = 0; i < 5_000; i++) limit.take(`new${i}`, "read", 0, 1_000_000);
+    expect(() => limit.take("spent", "read", 0, 1_000_000)).toThrow(LeaseholdError);
   });
 });
 
