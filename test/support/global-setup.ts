@@ -1,50 +1,61 @@
-import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
+import pg from "pg";
 import type { TestProject } from "vitest/node";
-import { freePort } from "../../src/dev/free-port.ts";
-import { startLocalPostgres } from "../../src/dev/local-postgres.ts";
-import { findRedis } from "../../src/dev/local-redis.ts";
-import { prepareTemplate } from "./template.ts";
+import { startLocalPostgres, type LocalPostgres } from "../../src/dev/local-postgres.ts";
+import { migrate } from "../../src/store/migrate.ts";
+import { DATABASE_OWNER, MIGRATED_TEMPLATE, TEST_SETTINGS } from "./postgres-shared.ts";
+import { runFolder } from "./temp.ts";
+
+/** One PostgreSQL 18 for the whole run, in a folder that goes away with it. Test files take databases of it (postgres.ts). */
+export interface SharedPostgres {
+  readonly port: number;
+  readonly superuserPassword: string;
+  readonly ownerPassword: string;
+  /** Why there is no migrated template; empty when there is one. */
+  readonly migrationFailure: string;
+}
 
 declare module "vitest" {
-  export interface ProvidedContext {
-    postgres: { readonly port: number; readonly password: string };
-    /** Path of the Redis or Valkey server. */
-    redisServer: string;
+  interface ProvidedContext {
+    readonly runFolder: string;
+    readonly postgres: SharedPostgres;
   }
 }
 
-/** One PostgreSQL for the run, without fsync; every test file takes databases of its own from it. Redis is made sure of: tests never go without it in silence. */
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const redisServer = findRedis() ?? installRedis();
-  const folder = mkdtempSync(join(tmpdir(), "leasehold-test-"));
-  const password = randomBytes(16).toString("hex");
-  const settings = { fsync: "off", full_page_writes: "off", max_connections: "300", max_wal_size: "4GB" };
-  const postgres = await startLocalPostgres({ dataDir: join(folder, "pg"), port: await freePort(), password, settings });
-  await prepareTemplate(postgres.url);
-  project.provide("postgres", { port: postgres.port, password });
-  project.provide("redisServer", redisServer);
-  return async () => {
-    await postgres.stop();
-    rmSync(folder, { recursive: true, force: true });
-  };
+let folder: string | undefined;
+let server: LocalPostgres | undefined;
+
+export async function setup(project: TestProject): Promise<void> {
+  folder = runFolder();
+  project.provide("runFolder", folder);
+  const superuserPassword = randomBytes(16).toString("hex");
+  const ownerPassword = randomBytes(16).toString("hex");
+  server = await startLocalPostgres({ dataDir: join(folder, "postgres"), settings: TEST_SETTINGS, password: superuserPassword });
+  const { port } = server;
+  const migrationFailure = await prepare(port, superuserPassword, ownerPassword);
+  project.provide("postgres", { port, superuserPassword, ownerPassword, migrationFailure });
 }
 
-/** With the system's package manager, if it may; otherwise says what is to be installed. */
-function installRedis(): string {
-  const root = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
-  const ways = [
-    [...root, "sh", "-c", "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server"],
-    ["brew", "install", "redis"],
-  ];
-  for (const [program, ...args] of ways) {
-    console.log("leasehold tests need a Redis server: installing one with the system's package manager");
-    spawnSync(program!, args, { stdio: "ignore" });
-    const found = findRedis();
-    if (found !== undefined) return found;
+export async function teardown(): Promise<void> {
+  await server?.stop();
+  if (folder !== undefined) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+}
+
+/** The owner of every test database, which is no superuser (finding 38: superusers hide what rights are missing), and the migrated template. */
+async function prepare(port: number, superuserPassword: string, ownerPassword: string): Promise<string> {
+  const admin = new pg.Client({ host: "127.0.0.1", port, user: "postgres", password: superuserPassword, database: "postgres" });
+  await admin.connect();
+  try {
+    await admin.query(`create role ${DATABASE_OWNER} login nosuperuser password ${pg.escapeLiteral(ownerPassword)}`);
+    await admin.query(`create database ${MIGRATED_TEMPLATE} owner ${DATABASE_OWNER}`);
+    await migrate({ host: "127.0.0.1", port, user: DATABASE_OWNER, password: ownerPassword, database: MIGRATED_TEMPLATE });
+    await admin.query(`alter database ${MIGRATED_TEMPLATE} allow_connections false`);
+    return "";
+  } catch (error) {
+    return error instanceof Error ? `${error.message} ${error.cause instanceof Error ? error.cause.message : ""}` : String(error);
+  } finally {
+    await admin.end();
   }
-  throw new Error("the tests need redis-server or valkey-server on the PATH: install it (Debian: apt-get install redis-server; macOS: brew install redis) and run them again");
 }
