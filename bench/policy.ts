@@ -1,0 +1,139 @@
+import type { PolicySnapshot } from "../src/policy/snapshot.ts";
+import { createPolicyStore, type PolicyStore } from "../src/policy/store.ts";
+import { type Bench, makeBench, SHAPES, type Shape } from "./policy-shapes.ts";
+
+interface Result {
+  readonly value: number;
+  readonly unit: string;
+  readonly floor?: number;
+  readonly ratio?: number;
+  readonly detail?: Readonly<Record<string, unknown>>;
+}
+
+const RULES = 100_000;
+const CALLERS = 10_000;
+/** Requests in turn, equally many at 100 rules and at 100,000: the floor differs in the number of rules alone. */
+const REQUESTS = 100;
+const DECISIONS = 200_000;
+const ROUNDS = 9;
+
+export const benches: readonly { readonly name: string; run(): Promise<Result> }[] = [
+  { name: "policy_decision_100k", run: decisions },
+  { name: "policy_change_stall", run: stalls },
+];
+
+/** The worst shape: microseconds for one decision at 100,000 rules, next to the same at 100. `spread` draws from all rules and callers instead, so it misses the processor's caches. */
+async function decisions(): Promise<Result> {
+  const detail: Record<string, { us: number; floor: number; ratio: number; spread: number }> = {};
+  for (const shape of SHAPES) {
+    const large = await load(makeBench(shape, RULES, CALLERS));
+    const small = await load(makeBench(shape, 100, 100));
+    const all = time(large, RULES);
+    const us: number[] = [];
+    const floor: number[] = [];
+    for (let round = 0; round < ROUNDS; round++) {
+      us.push(time(large, REQUESTS));
+      floor.push(time(small, REQUESTS));
+    }
+    detail[shape] = { us: median(us), floor: median(floor), ratio: median(us) / median(floor), spread: all };
+  }
+  const worst = Object.values(detail).reduce((a, b) => (b.us > a.us ? b : a));
+  const ratio = Math.max(...Object.values(detail).map((each) => each.ratio));
+  return { value: worst.us, unit: "us", floor: worst.floor, ratio, detail };
+}
+
+/** One changed policy, and the first decision of each of 10,000 callers after it, while a timer of zero watches the event loop. */
+async function stalls(): Promise<Result> {
+  const detail: Record<string, { longest: number; applied: number }> = {};
+  for (const shape of SHAPES) {
+    const loaded = await load(makeBench(shape, RULES, CALLERS));
+    for (const caller of loaded.bench.principals) loaded.snapshot.decide(caller, "read", loaded.bench.paths[0]!);
+    await loaded.store.apply({ revision: 1 });
+    let longest = 0;
+    let applied = 0;
+    for (let round = 0; round < 5; round++) {
+      const watch = watchLoop();
+      const start = performance.now();
+      await loaded.store.apply({ revision: round + 2, put: [changed(loaded.bench, shape, round)] });
+      applied = Math.max(applied, performance.now() - start);
+      await decideAll(loaded.store, loaded.bench);
+      longest = Math.max(longest, watch());
+    }
+    detail[shape] = { longest, applied };
+  }
+  return { value: Math.max(...Object.values(detail).map((each) => each.longest)), unit: "ms", detail };
+}
+
+function changed(bench: Bench, shape: Shape, round: number) {
+  const document = bench.documents[shape === "one policy" ? 0 : round]!;
+  return { ...document, rules: document.rules.map((rule) => ({ ...rule, deny: ["destroy"] as const })) };
+}
+
+/** Calls come one by one, each in its turn of the loop. */
+async function decideAll(store: PolicyStore, bench: Bench): Promise<void> {
+  for (let i = 0; i < CALLERS; i++) {
+    store.current.decide(bench.principals[i]!, "read", bench.paths[i]!);
+    await new Promise<void>((resolve) => setImmediate(resolve));
+  }
+}
+
+/** Answers the longest time between two turns of the event loop, in milliseconds, when called. */
+function watchLoop(): () => number {
+  let last = performance.now();
+  let longest = 0;
+  let running = true;
+  const turn = (): void => {
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+    if (running) setImmediate(turn);
+  };
+  setImmediate(turn);
+  return () => {
+    running = false;
+    return Math.max(longest, performance.now() - last);
+  };
+}
+
+interface Loaded {
+  readonly bench: Bench;
+  readonly store: PolicyStore;
+  readonly snapshot: PolicySnapshot;
+}
+
+async function load(bench: Bench): Promise<Loaded> {
+  const store = createPolicyStore();
+  await store.apply({ revision: 1, put: bench.documents });
+  for (const caller of bench.principals) store.current.decide(caller, "read", bench.paths[0]!);
+  // Behind the merges that the first decisions asked for.
+  const snapshot = await store.apply({ revision: 1 });
+  return { bench, store, snapshot };
+}
+
+/** Microseconds for one decision, over `requests` requests that are spread evenly over the rules. */
+function time({ bench, snapshot }: Loaded, requests: number): number {
+  const step = bench.paths.length / requests;
+  const asked = Array.from({ length: requests }, (_, i) => {
+    const at = Math.floor(i * step);
+    return { principal: bench.principals[at % bench.principals.length]!, path: bench.paths[at]! };
+  });
+  let allowed = 0;
+  const pass = (count: number): void => {
+    for (let i = 0; i < count; i++) {
+      const { principal, path } = asked[i % requests]!;
+      if (snapshot.decide(principal, "read", path) === "allow") allowed++;
+    }
+  };
+  pass(DECISIONS / 10);
+  const start = performance.now();
+  pass(DECISIONS);
+  const us = ((performance.now() - start) * 1000) / DECISIONS;
+  if (allowed === 0) throw new Error("the bench allows nothing");
+  return us;
+}
+
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
+}
+
+if (import.meta.main) for (const { name, run } of benches) process.stdout.write(`${JSON.stringify({ name, ...(await run()) }, undefined, 2)}\n`);

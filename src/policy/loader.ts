@@ -1,0 +1,46 @@
+import { type Change, POLICY_CHANGED } from "../model/event.ts";
+import type { Db } from "../store/db.ts";
+import { policiesNamed, policyPage } from "../store/policies.ts";
+import type { PolicyStore } from "./store.ts";
+
+const PAGE = 500;
+const ROOT = "policies/";
+
+/** Keeps the compiled policies up with the change feed. A document that does not compile holds the feed: nobody goes on as if it were applied. */
+export class PolicyLoader {
+  readonly #db: Db;
+  readonly #store: PolicyStore;
+  readonly #known = new Set<string>();
+
+  constructor(db: Db, store: PolicyStore) {
+    this.#db = db;
+    this.#store = store;
+  }
+
+  async reset(): Promise<void> {
+    const found = new Set<string>();
+    for (let after = ""; ; ) {
+      const page = await policyPage(this.#db, after, PAGE);
+      await this.#store.apply({ revision: this.#store.current.revision, put: page.map((record) => record.document) });
+      for (const record of page) found.add(record.document.name);
+      if (page.length < PAGE) break;
+      after = page.at(-1)!.document.name;
+    }
+    await this.#store.apply({ revision: this.#store.current.revision, remove: [...this.#known].filter((name) => !found.has(name)) });
+    this.#known.clear();
+    for (const name of found) this.#known.add(name);
+  }
+
+  async apply(changes: readonly Change[]): Promise<void> {
+    const names = [...new Set(changes.filter((change) => change.type === POLICY_CHANGED).map((change) => change.path.slice(ROOT.length)))];
+    const { revision } = changes.at(-1)!;
+    if (names.length === 0) return;
+    const records = await policiesNamed(this.#db, names);
+    const put = records.map((record) => record.document);
+    const written = new Set(put.map((document) => document.name));
+    const remove = names.filter((name) => !written.has(name));
+    await this.#store.apply({ revision, put, remove });
+    for (const name of written) this.#known.add(name);
+    for (const name of remove) this.#known.delete(name);
+  }
+}
