@@ -13,7 +13,10 @@ export const BROKER = "leasehold_test";
 export const GROUP = "app_rw";
 
 /** A bootstrapped target whose broker is no superuser, with a group that may create tables in `public` of `postgres` and `other`. */
-export async function bootstrapCluster(cluster: Cluster, password: Sensitive = newPassword()): Promise<{ password: Sensitive; config: PostgresTargetConfig; role: PostgresRoleConfig }> {
+export async function bootstrapCluster(
+  cluster: Cluster,
+  password: Sensitive = newPassword(),
+): Promise<{ password: Sensitive; config: PostgresTargetConfig; role: PostgresRoleConfig }> {
   const superuser = await cluster.superuser();
   await superuser.query(`CREATE ROLE ${GROUP} NOLOGIN`);
   await superuser.query("CREATE DATABASE other");

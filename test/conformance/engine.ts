@@ -130,7 +130,16 @@ export function engineConformance<Config, Role>(title: string, setup: () => Prom
       if (!it.engine.abilities.serverExpiry) return;
       const { ref, created, password } = await issue();
       await target.renew(ref, 1);
-      await expect.poll(() => it.connect(created.connection, password).then((session) => session.close(), () => "refused"), { timeout: 10_000 }).toBe("refused");
+      await expect
+        .poll(
+          () =>
+            it.connect(created.connection, password).then(
+              (session) => session.close(),
+              () => "refused",
+            ),
+          { timeout: 10_000 },
+        )
+        .toBe("refused");
       await target.renew(ref, MINUTE);
       await (await it.connect(created.connection, password)).close();
       await target.revoke(ref);

@@ -85,7 +85,9 @@ for (const version of VERSIONS) {
         `CREATE FUNCTION public."odd; name"("a b" int) RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'`,
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC",
       ]);
-      await superuser.query(`CREATE TABLE public.granted (n int); GRANT SELECT ON public.granted TO ${ref.name}; GRANT CONNECT ON DATABASE other TO ${ref.name}`);
+      await superuser.query(
+        `CREATE TABLE public.granted (n int); GRANT SELECT ON public.granted TO ${ref.name}; GRANT CONNECT ON DATABASE other TO ${ref.name}`,
+      );
       expect(await target.revoke({ ...ref, ownedObjects: TO_GROUP })).toBe("revoked");
       expect(await relationOwner("public.moved")).toBe(GROUP);
       expect((await superuser.query("SELECT count(*)::int AS n FROM public.moved")).rows[0]).toEqual({ n: 1000 });
@@ -104,7 +106,9 @@ for (const version of VERSIONS) {
       ["a role that isn't there", "nobody_here"],
     ])("finding 6: objects never go to %s", async (_who, owner) => {
       const { ref } = await leased(["CREATE TABLE public.stays (n int)"]);
-      await expect(target.revoke({ ...ref, ownedObjects: { kind: "reassign_to", role: owner } })).rejects.toMatchObject({ metadata: { problem: "new_owner_not_allowed" } });
+      await expect(target.revoke({ ...ref, ownedObjects: { kind: "reassign_to", role: owner } })).rejects.toMatchObject({
+        metadata: { problem: "new_owner_not_allowed" },
+      });
       expect(await relationOwner("public.stays")).toBe(ref.name);
       expect((await target.find(ref.name))?.canLogin).toBe(false);
       expect(await target.revoke({ ...ref, ownedObjects: DROP })).toBe("revoked");

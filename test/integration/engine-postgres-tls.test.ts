@@ -57,7 +57,13 @@ async function attempt(tls: TlsConfig): Promise<string> {
 async function createAuthority(): Promise<{ pem: string; leaf: string; leafKey: string }> {
   const dates = { notBefore: new Date(Date.now() - 60_000), notAfter: new Date(Date.now() + 3_600_000) };
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
-  const root = await X509CertificateGenerator.createSelfSigned({ ...dates, name: "CN=root", keys, signingAlgorithm: ALGORITHM, extensions: [new BasicConstraintsExtension(true, undefined, true)] });
+  const root = await X509CertificateGenerator.createSelfSigned({
+    ...dates,
+    name: "CN=root",
+    keys,
+    signingAlgorithm: ALGORITHM,
+    extensions: [new BasicConstraintsExtension(true, undefined, true)],
+  });
   const leafKeys = await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
   const leaf = await X509CertificateGenerator.create({
     ...dates,

@@ -38,14 +38,24 @@ for (const version of VERSIONS) {
 
     async function issue(change: Partial<NewLogin<PostgresRoleConfig>> = {}): Promise<{ ref: LoginRef; created: CreatedLogin; secret: Sensitive }> {
       const secret = newPassword();
-      const login = { name: newName(), password: secret, role: { ...role, scramIterations: 1 }, validForMs: MINUTE, deadlineAt: Date.now() + MINUTE, ...change };
+      const login = {
+        name: newName(),
+        password: secret,
+        role: { ...role, scramIterations: 1 },
+        validForMs: MINUTE,
+        deadlineAt: Date.now() + MINUTE,
+        ...change,
+      };
       const created = await target.create(login);
       return { created, secret, ref: { name: login.name, oid: created.oid, systemIdentifier: created.systemIdentifier, ownedObjects: { kind: "refuse" } } };
     }
 
     test("finding 1: the broker needs no attribute, and neither it nor the functions' owner joins the roles they make", async () => {
       const { ref } = await issue();
-      const broker = await superuser.query("SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls AS any FROM pg_roles WHERE rolname = $1", [BROKER]);
+      const broker = await superuser.query(
+        "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls AS any FROM pg_roles WHERE rolname = $1",
+        [BROKER],
+      );
       expect(broker.rows).toEqual([{ any: false }]);
       const members = await superuser.query("SELECT count(*)::int AS n FROM pg_auth_members WHERE roleid = $1", [ref.oid]);
       expect(members.rows).toEqual([{ n: 0 }]);
@@ -86,7 +96,9 @@ for (const version of VERSIONS) {
         expect(["42501", "LH006", "LH007", "LH010", "LH011"], `${statement} → ${outcome}`).toContain(outcome);
       }
       // Names of its own in pg_temp don't stand in for the catalog inside the functions.
-      await broker.query("CREATE TEMP TABLE pg_authid AS SELECT 10::oid AS oid, 'lh_test_x'::name AS rolname, false AS rolsuper, true AS rolcanlogin, now() AS rolvaliduntil");
+      await broker.query(
+        "CREATE TEMP TABLE pg_authid AS SELECT 10::oid AS oid, 'lh_test_x'::name AS rolname, false AS rolsuper, true AS rolcanlogin, now() AS rolvaliduntil",
+      );
       expect((await broker.query("SELECT * FROM leasehold.find_logins('test', ARRAY['lh_test_x'])")).rowCount).toBe(0);
       await broker.end();
     });
@@ -96,7 +108,7 @@ for (const version of VERSIONS) {
         const { ref, created, secret } = await issue();
         const looping = new AbortController();
         let sessions = 0;
-        const loops = Array.from({ length: 10 }, async () => {
+        const loops = Array.from({ length: 24 }, async () => {
           while (!looping.signal.aborted) {
             await clientOf(created.connection, secret).then(
               () => sessions++,
@@ -144,7 +156,9 @@ for (const version of VERSIONS) {
       const deadlineAt = Date.now() + 1000;
       const late = issue({ name, deadlineAt }).catch((error: unknown) => error);
       await expect
-        .poll(async () => (await superuser.query("SELECT count(*)::int AS n FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted")).rows[0].n, { timeout: 5000 })
+        .poll(async () => (await superuser.query("SELECT count(*)::int AS n FROM pg_locks WHERE relation = 'pg_authid'::regclass AND NOT granted")).rows[0].n, {
+          timeout: 5000,
+        })
         .toBe(1);
       await expect
         .poll(async () => (await superuser.query("SELECT clock_timestamp() > to_timestamp($1 / 1000.0) AS over", [deadlineAt])).rows[0].over, { timeout: 5000 })
@@ -169,7 +183,8 @@ for (const version of VERSIONS) {
     test("finding 23: groups off the list, or with power gained since, are refused", async () => {
       await superuser.query("CREATE ROLE boss NOLOGIN CREATEROLE; CREATE ROLE plain NOLOGIN");
       const problem = (name: string) => ({ reason: "TARGET_MISCONFIGURED", metadata: { problem: name } });
-      for (const group of ["plain", "nobody_here"]) await expect(issue({ role: { ...role, memberOf: [group] } })).rejects.toMatchObject(problem("group_not_allowed"));
+      for (const group of ["plain", "nobody_here"])
+        await expect(issue({ role: { ...role, memberOf: [group] } })).rejects.toMatchObject(problem("group_not_allowed"));
       await expect(issue({ role: { ...role, memberOf: ["leasehold_owner"] } })).rejects.toMatchObject(problem("group_too_powerful"));
       for (const power of ["boss", "pg_execute_server_program", "pg_read_server_files", `leasehold_broker_${INSTANCE}`]) {
         await superuser.query(`GRANT ${power} TO ${GROUP}`);
@@ -210,12 +225,16 @@ for (const version of VERSIONS) {
     });
 
     test("sessions of the engine have an empty search_path, and durable commits", async () => {
-      const seen = superuser.query(`ALTER ROLE ${BROKER} SET search_path = public; ALTER ROLE ${BROKER} SET synchronous_commit = off; ALTER DATABASE postgres SET statement_timeout = 0`);
+      const seen = superuser.query(
+        `ALTER ROLE ${BROKER} SET search_path = public; ALTER ROLE ${BROKER} SET synchronous_commit = off; ALTER DATABASE postgres SET statement_timeout = 0`,
+      );
       await seen;
       const { clientConfig, TargetClient } = await import("../../src/engines/postgres/client.ts");
       const client = new TargetClient(await clientConfig(config, password, OPTIONS));
       await client.connect();
-      const { rows } = await client.query("SELECT current_setting('search_path') AS path, current_setting('synchronous_commit') AS sync, current_setting('statement_timeout') AS st, current_setting('lock_timeout') AS lt");
+      const { rows } = await client.query(
+        "SELECT current_setting('search_path') AS path, current_setting('synchronous_commit') AS sync, current_setting('statement_timeout') AS st, current_setting('lock_timeout') AS lt",
+      );
       expect(rows).toEqual([{ path: "", sync: "on", st: "5s", lt: "2500ms" }]);
       await client.end();
       await superuser.query(`ALTER ROLE ${BROKER} RESET search_path; ALTER ROLE ${BROKER} RESET synchronous_commit`);
@@ -244,7 +263,9 @@ for (const version of VERSIONS) {
       expect(await failing({ database: "unprepared" })).toEqual({ bootstrap: expect.stringContaining("run leasehold target bootstrap") });
       expect(await failing({}, { memberOf: ["nobody_here"] })).toEqual({ groups: expect.stringContaining("nobody_here does not exist") });
       expect(await failing({}, { database: "missing" })).toMatchObject({ login: "the database does not exist" });
-      expect(await failing({}, { database: "unprepared", ownedObjects: { kind: "drop" } })).toEqual({ owned_objects: expect.stringContaining("run leasehold target bootstrap") });
+      expect(await failing({}, { database: "unprepared", ownedObjects: { kind: "drop" } })).toEqual({
+        owned_objects: expect.stringContaining("run leasehold target bootstrap"),
+      });
       await superuser.query("REVOKE CONNECT ON DATABASE unprepared FROM PUBLIC");
       expect(await failing({}, { database: "unprepared" })).toEqual({ login: expect.stringContaining("CONNECT") });
       await superuser.query(`ALTER ROLE ${BROKER} CREATEDB; ALTER ROLE ${BROKER} SET log_statement = 'all'`);
@@ -261,7 +282,16 @@ for (const version of VERSIONS) {
         const opened = postgres.open(made.config, made.password, { ...OPTIONS, instance: INSTANCE });
         const { systemIdentifier } = await opened.identify();
         await own.restart({ "standby.signal": "" });
-        await expect.poll(() => opened.identify().then((identity) => identity.inRecovery, () => undefined), { timeout: 10_000 }).toBe(true);
+        await expect
+          .poll(
+            () =>
+              opened.identify().then(
+                (identity) => identity.inRecovery,
+                () => undefined,
+              ),
+            { timeout: 10_000 },
+          )
+          .toBe(true);
         const ref: LoginRef = { name: newName(), oid: "12345", systemIdentifier, ownedObjects: { kind: "refuse" } };
         await expect(opened.revoke(ref)).rejects.toMatchObject({ reason: "TARGET_UNAVAILABLE", metadata: { problem: "in_recovery" } });
         expect(await opened.preflight(undefined)).toMatchObject([{ name: "connect", ok: false, detail: expect.stringContaining("recovery") }]);

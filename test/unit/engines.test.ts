@@ -56,7 +56,9 @@ describe("SCRAM verifier", () => {
     const [one, two] = await Promise.all([scramVerifier(password, 1), scramVerifier(password, 1)]);
     expect(one).not.toBe(two);
     const salt = Buffer.from(/:([^$]+)\$/.exec(one)![1]!, "base64");
-    const key = createHmac("sha256", pbkdf2Sync(password.reveal(), salt, 1, 32, "sha256")).update("Server Key").digest("base64");
+    const key = createHmac("sha256", pbkdf2Sync(password.reveal(), salt, 1, 32, "sha256"))
+      .update("Server Key")
+      .digest("base64");
     expect(one.endsWith(`:${key}`)).toBe(true);
   });
 });

@@ -32,7 +32,7 @@ export class Frames {
 
 /** (type byte, text, NUL)* NUL, and nothing after it. */
 function isFieldList(body: Buffer): boolean {
-  for (let at = 0; at < body.length; ) {
+  for (let at = 0; at < body.length;) {
     if (body[at] === 0) return at === body.length - 1;
     const end = body.indexOf(0, at + 1);
     if (end === -1) return false;

@@ -77,13 +77,15 @@ async function checkBootstrap(sessions: Sessions): Promise<string> {
 }
 
 async function checkSelf(sessions: Sessions): Promise<string> {
-  if ((await self(sessions)).powerful) throw new Complaint("the broker's login has attributes it must not have: make it NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS");
+  if ((await self(sessions)).powerful)
+    throw new Complaint("the broker's login has attributes it must not have: make it NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS");
   return "no attributes";
 }
 
 async function checkLogging(sessions: Sessions): Promise<string> {
   const { talkative } = await self(sessions);
-  if (talkative.length > 0) throw new Complaint(`verifiers could reach a log: run leasehold target bootstrap again, which sets ${talkative.join(", ")} for the broker's login`);
+  if (talkative.length > 0)
+    throw new Complaint(`verifiers could reach a log: run leasehold target bootstrap again, which sets ${talkative.join(", ")} for the broker's login`);
   return "verifiers stay out of the server's log";
 }
 

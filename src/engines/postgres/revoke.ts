@@ -38,7 +38,7 @@ export async function revoke(sessions: Sessions, options: OpenOptions, login: Lo
 async function endSessions(sessions: Sessions, options: OpenOptions, oid: string, enough: 1 | 2): Promise<void> {
   const scan = async (): Promise<number> => (await sessions.query<{ seen: number }>(TERMINATE, [options.instance, [oid]]))[0]?.seen ?? 0;
   let emptyScans = 0;
-  for (let waitedMs = 0; waitedMs <= DRAIN_LIMIT_MS; ) {
+  for (let waitedMs = 0; waitedMs <= DRAIN_LIMIT_MS;) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
     emptyScans = (await scan()) === 0 ? emptyScans + 1 : 0;
     if (emptyScans === enough) return;
