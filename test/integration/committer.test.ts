@@ -15,7 +15,7 @@ describe("committer", () => {
   });
   afterAll(() => database.drop());
 
-  const open = (chain = randomUUID()): GroupCommitter => {
+  const open = (chain: string = randomUUID()): GroupCommitter => {
     const config = { url: database.url, poolSize: 2, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false };
     const hooks = { fingerprint: (value: string) => `#${value.length}`, committed: () => {} };
     return new GroupCommitter(config, { chain, batch: 0, seq: 0, head: "00".repeat(32) }, hooks, log);

@@ -109,17 +109,17 @@ function isVisible(call: Authorized, scopes: readonly PathScope[], change: Chang
 /** Reads the version for an event that is to carry its value; what can't be read now leaves the event without. Answers the bytes added. */
 async function addValues(reader: SecretReader, call: Authorized, event: EventMessage, change: Change): Promise<number> {
   if (!call.allows(change.path, "read")) {
-    call.recordItem({ path: change.path, outcome: "PERMISSION_DENIED" });
+    call.recordItem({ path: change.path, outcome: "PERMISSION_DENIED", capability: "read" });
     return 0;
   }
   try {
     const { payload } = await reader.get(change.path, { kind: "version", version: change.version });
     event.data = fromBinary(SecretPayloadSchema, payload).data;
-    call.recordItem({ path: change.path, outcome: "ok", version: change.version });
+    call.recordItem({ path: change.path, outcome: "ok", version: change.version, capability: "read" });
     return payload.length;
   } catch (error) {
     if (!(error instanceof LeaseholdError) || error.reason === "STORE_UNAVAILABLE") throw error;
-    call.recordItem({ path: change.path, outcome: error.reason });
+    call.recordItem({ path: change.path, outcome: error.reason, capability: "read" });
     return 0;
   }
 }

@@ -1,0 +1,264 @@
+import { randomUUID } from "node:crypto";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { LateAudit } from "./audit/late.ts";
+import { AuditChains } from "./audit/chains.ts";
+import { Fingerprints } from "./audit/fingerprint.ts";
+import { ReadAudit } from "./audit/read-writer.ts";
+import { systemClock } from "./base/clock.ts";
+import { createLog, type Log } from "./base/log.ts";
+import { Metrics } from "./base/metrics.ts";
+import { Catalog } from "./catalog/catalog.ts";
+import { OpenTargets } from "./catalog/open-targets.ts";
+import { CatalogWriter } from "./catalog/write.ts";
+import type { Config } from "./config.ts";
+import { Keyring } from "./crypto/keyring.ts";
+import { TokenBox } from "./crypto/token.ts";
+import { ENGINES } from "./engines/registry.ts";
+import { parseSpiffeId } from "./identity/spiffe-id.ts";
+import { openKms } from "./kms/registry.ts";
+import { Operations } from "./operations/operations.ts";
+import { rewrapWork } from "./operations/rewrap.ts";
+import { bootstrapAdministrators } from "./policy/bootstrap.ts";
+import { PolicyLoader } from "./policy/loader.ts";
+import { createPolicyStore } from "./policy/store.ts";
+import type { Access, Resources } from "./rpc/collaborators.ts";
+import { Front } from "./rpc/front.ts";
+import { createGrpcServerOptions, DEFAULT_FRONT_LIMITS } from "./rpc/front-limits.ts";
+import { DEFAULT_OPTIONS } from "./rpc/options.ts";
+import { PageTokens } from "./rpc/page-token.ts";
+import { Pipeline } from "./rpc/pipeline.ts";
+import { RequestKeys } from "./rpc/request-key.ts";
+import { RpcServer } from "./rpc/server.ts";
+import { auditService } from "./rpc/services/audit.ts";
+import { identityService } from "./rpc/services/identity.ts";
+import { operationService } from "./rpc/services/operations.ts";
+import { operatorService } from "./rpc/services/operator.ts";
+import { policyService } from "./rpc/services/policies.ts";
+import { secretService } from "./rpc/services/secrets.ts";
+import { watchService } from "./rpc/services/watch.ts";
+import { SERVICES } from "./rpc/methods.ts";
+import { secretApplier } from "./secrets/applier.ts";
+import { SecretReader } from "./secrets/read.ts";
+import { SecretWriter } from "./secrets/write.ts";
+import { clientConfig, Pool } from "./store/db.ts";
+import { GroupCommitter } from "./store/group-committer.ts";
+import { seedRecords } from "./store/keyring.ts";
+import { LateCommitter } from "./store/late-committer.ts";
+import { LedgerClock } from "./store/ledger-clock.ts";
+import { migrate } from "./store/migrate.ts";
+import { findOperation } from "./store/operations.ts";
+import { openState } from "./store/state.ts";
+import { startTelemetry } from "./telemetry/telemetry.ts";
+import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
+import { Feed } from "./watch/feed.ts";
+import { Hub } from "./watch/hub.ts";
+
+export const VERSION = "0.1.0";
+
+export interface App {
+  /** What is listened on, with the port that was chosen for 0. */
+  readonly address: string;
+  /** Refuses new calls, ends what is under way within the configured time, writes what must be written, closes everything. Idempotent. */
+  stop(): Promise<void>;
+}
+
+/** Start-up and shutdown times, milliseconds. */
+const UNSEAL_RETRY_MS = 5000;
+const HEALTH_MS = 1000;
+/** Not serving once the feed has not reached the store for so long. */
+const STALE_MS = 10_000;
+const TELEMETRY_STOP_MS = 3000;
+
+/**
+ * Builds every object in dependency order and starts to serve. Throws a LeaseholdError with one clear line (configuration, store, key, port). A keyring that does
+ * not open is no reason not to start: every call is answered SEALED, health says NOT_SERVING, and it is tried again.
+ */
+export async function startApp(config: Config, env: NodeJS.ProcessEnv = process.env): Promise<App> {
+  const metrics = new Metrics();
+  const telemetry = await startTelemetry(env, metrics, VERSION);
+  const log = createLog(config.logLevel, telemetry.logDestination);
+  const stops: (() => Promise<void>)[] = [() => telemetry.stop(TELEMETRY_STOP_MS)];
+  const stop = once(async () => {
+    for (const end of stops.toReversed()) await end().catch((error: Error) => log.warn({ error: error.message }, "a part did not stop well"));
+  });
+  try {
+    const address = await build(config, env, { metrics, log, stops, spans: telemetry.spans });
+    return { address, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+interface Process {
+  readonly metrics: Metrics;
+  readonly log: Log;
+  /** What ends the parts, in the order they were started. */
+  readonly stops: (() => Promise<void>)[];
+  readonly spans: Awaited<ReturnType<typeof startTelemetry>>["spans"];
+}
+
+async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, stops, spans }: Process): Promise<string> {
+  const processId = randomUUID();
+  const startedAt = Date.now();
+
+  // The store and what is sealed in it.
+  const kms = openKms(config.kms, env);
+  await migrate(clientConfig(config.store));
+  const single = new Pool({ ...config.store, poolSize: 1 }, log);
+  const state = await openState(single, config.store).finally(() => single.close());
+  const db = new Pool(config.store, log);
+  stops.push(() => db.close());
+  const keyring = new Keyring(seedRecords(db), kms);
+  const committer = new LateCommitter();
+  const reads = new LateAudit();
+  const clock = new LedgerClock();
+
+  // What follows from the change log.
+  const policies = createPolicyStore();
+  const catalog = new Catalog(db);
+  const reader = new SecretReader(db, keyring, clock);
+  const hub = new Hub();
+  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader)], log);
+  feed.listen(hub);
+  metrics.observe("leasehold_revision", "Newest revision this process has applied.", () => feed.applied);
+  metrics.observe("leasehold_watches", "Open watches.", () => hub.size);
+
+  // The domain.
+  const targets = new OpenTargets(db, keyring, catalog, ENGINES, {
+    clock: systemClock,
+    instance: state.instance,
+    connectTimeoutMs: 5000,
+    statementTimeoutMs: 10_000,
+    maxConnections: 8,
+  });
+  stops.push(() => targets.close());
+  const operations = new Operations(db, committer, log);
+  operations.register(rewrapWork(db, keyring));
+  const requests = new RequestKeys(keyring);
+  const pages = new PageTokens(new TokenBox(keyring, "page-token"));
+
+  // The wire.
+  const limits = { ...DEFAULT_FRONT_LIMITS, maxConnections: config.limits.maxConnections };
+  const files = { certificateFile: config.tls.certificateFile, keyFile: config.tls.keyFile, trust: config.tls.trust };
+  const front = new Front({ files, listen: config.listen, refuse: config.tls.refuse, log, metrics, limits });
+  const access: Access = {
+    decide: (principal, capability, path, facts) => policies.current.decide(principal, capability, path, facts),
+    allowedPrefixes: (principal, capability) => policies.current.allowedPrefixes(principal, capability),
+    allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
+  };
+  const resources: Resources = {
+    lease: async () => undefined,
+    operation: async (id) => {
+      const found = await findOperation(db, id);
+      return found === undefined ? undefined : { owner: found.principal };
+    },
+    defaultTtlMs: (path) => catalog.role(path)?.defaultTtlMs,
+  };
+  const pipeline = new Pipeline(
+    { connections: front, access, audit: reads, freshness: feed, resources, observer: { log, metrics, spans } },
+    {
+      ...DEFAULT_OPTIONS,
+      maxInFlight: config.limits.maxInFlight,
+      maxStreams: config.limits.maxStreams,
+      rate: { perSecond: config.limits.ratePerSecond, burst: config.limits.rateBurst },
+      auditReads: config.audit.reads,
+    },
+  );
+  const writer = new CatalogWriter(catalog, targets, keyring, committer);
+  const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
+    [...new Set(policies.current.setOf(principal).variants.map((variant) => variant.policy))].sort();
+  const info = () => ({
+    version: VERSION,
+    processId,
+    instance: state.instance,
+    epoch: String(feed.epoch),
+    revision: BigInt(feed.applied),
+    startTime: timestampFromMs(startedAt),
+    redis: "absent",
+    warnings: [...front.status().warnings, ...(keyring.sealed ? [keyring.problem] : [])],
+  });
+  const methods = [
+    ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: new SecretWriter(db, keyring, committer, reader), pages, requests, freshness: feed })),
+    ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
+    ...pipeline.bind(SERVICES.PolicyService, policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId })),
+    ...pipeline.bind(SERVICES.AuditService, auditService(db, kms, systemClock)),
+    ...pipeline.bind(SERVICES.OperatorService, operatorService({ db, catalog, writer, targets, keyring, committer, operations, pages, requests, info })),
+    ...pipeline.bind(SERVICES.OperationService, operationService(db, operations, requests, systemClock)),
+    ...pipeline.bind(SERVICES.IdentityService, identityService(policiesOf)),
+  ];
+  const rpc = new RpcServer(pipeline, methods, createGrpcServerOptions(limits));
+
+  // What needs the keyring: the chains of the audit, with them every change, and the feed that loads what is sealed.
+  const open = async (): Promise<void> => {
+    const fingerprints = new Fingerprints(keyring.deriveKey("audit-fingerprint"), 1);
+    const chains = new AuditChains(db, kms, log);
+    const changes = await chains.open("changes", processId, state.epoch);
+    const answers = await chains.open("reads", processId, state.epoch);
+    const group = new GroupCommitter(
+      config.store,
+      changes,
+      {
+        fingerprint: (value) => fingerprints.of(value),
+        committed: (tail, answer) => {
+          chains.grown(tail);
+          if (answer.changed) feed.nudge();
+        },
+      },
+      log,
+    );
+    const audit = new ReadAudit(config.store, answers, fingerprints, config.audit, log, (tail) => chains.grown(tail));
+    committer.ready = group;
+    reads.ready = audit;
+    stops.push(() => chains.stop(), () => audit.close(), () => group.close());
+    chains.start();
+    await feed.start();
+    stops.push(() => feed.stop());
+    if (await bootstrapAdministrators(db, committer, config.administrators, log)) await feed.catchUp(feed.applied + 1);
+    operations.look();
+    stops.push(() => operations.stop());
+    pipeline.admission.sealed = false;
+    const check = (): void => rpc.health.set(audit.healthy && feed.lagMs < STALE_MS);
+    check();
+    const timer = setInterval(check, HEALTH_MS);
+    stops.push(async () => clearInterval(timer));
+  };
+  pipeline.admission.sealed = true;
+  const unsealed = await keyring.unseal();
+  if (unsealed) await open();
+  else retryUnseal(keyring, open, log, stops);
+
+  await front.start(rpc.grpc);
+  stops.push(async () => {
+    await rpc.drain(config.drainMs);
+    await front.drain(1000);
+  });
+  if (config.metricsListen !== "") {
+    const listener = new PrometheusListener(metrics, config.metricsListen);
+    await listener.start();
+    stops.push(() => listener.stop());
+  }
+  log.info({ address: front.address, version: VERSION, instance: state.instance, epoch: state.epoch }, "serving");
+  return front.address;
+}
+
+function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stops: (() => Promise<void>)[]): void {
+  log.error({ problem: keyring.problem }, "the keyring does not open: every call is answered SEALED");
+  const timer = setInterval(() => {
+    void keyring
+      .unseal()
+      .then(async (opened) => {
+        if (!opened) return;
+        clearInterval(timer);
+        await open();
+        log.info("the keyring is open: serving");
+      })
+      .catch((error: Error) => log.error({ error: error.message }, "the keyring could not be tried again"));
+  }, UNSEAL_RETRY_MS);
+  stops.push(async () => clearInterval(timer));
+}
+
+function once(run: () => Promise<void>): () => Promise<void> {
+  let running: Promise<void> | undefined;
+  return () => (running ??= run());
+}
