@@ -1,10 +1,10 @@
 import { readFile, rename, rm, stat } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { LeaseholdError } from "../base/errors.ts";
 import { unprivilegedAccount } from "./account.ts";
 import { freePort } from "./free-port.ts";
-import { initCluster } from "./init-cluster.ts";
+import { initCluster, SUPERUSER } from "./init-cluster.ts";
 import { embeddedPostgres, type PostgresBinaries } from "./postgres-binaries.ts";
 import { pidFile, removeStalePidFile } from "./pid-file.ts";
 import { own, reachableBinaries, reachableDataDir } from "./reachable.ts";
@@ -36,6 +36,8 @@ export interface LocalPostgres {
   /** Where the cluster really lies, which as root may be elsewhere (see reachable.ts). */
   readonly dataDir: string;
   readonly logFile: string;
+  /** As the superuser. Holds the password: not to be printed. */
+  url(database: string): string;
   /** Settles when the server ends, wanted or not, with its exit code. */
   readonly exited: Promise<number>;
   /** Fast shutdown: sessions are ended, changes are kept. Idempotent. */
@@ -65,7 +67,10 @@ export async function startLocalPostgres(options: LocalPostgresOptions): Promise
     const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
     const logged = await sizeOf(logFile);
     const server = await tether([binaries.postgres, "-D", dataDir, ...flags], { account, logFile, signal: "INT", lastResort: "QUIT" });
-    if (await isReady(server, dataDir)) return { port, pid: server.pid, dataDir, logFile, exited: server.exited, stop: () => server.end() };
+    if (await isReady(server, dataDir)) {
+      const url = (database: string): string => `postgresql://${SUPERUSER}:${encodeURIComponent(options.password)}@127.0.0.1:${port}/${database}`;
+      return { port, pid: server.pid, dataDir, logFile, url, exited: server.exited, stop: () => server.end() };
+    }
     const output = (await readFile(logFile)).subarray(logged).toString();
     const lostPort = output.includes("Address already in use");
     const passing = (lostPort && options.port === undefined) || (await isPredecessorEnding(output, dataDir));

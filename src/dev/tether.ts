@@ -1,5 +1,6 @@
-import { spawn } from "node:child_process";
+import { spawn, type ChildProcessByStdio } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
+import type { Readable, Writable } from "node:stream";
 import { LeaseholdError } from "../base/errors.ts";
 import { startEnvironment, type Account } from "./account.ts";
 
@@ -57,7 +58,7 @@ export async function tether(command: readonly string[], options: TetherOptions)
     cwd: "/",
     env: startEnvironment(),
     ...options.account.ids,
-  });
+  }) as ChildProcessByStdio<Writable, Readable, null>;
   closeSync(log);
   child.stdin.on("error", () => {});
   const exited = new Promise<number>((resolve) => {

@@ -3,12 +3,16 @@ import { rmSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
-import { startLocalPostgres, type LocalPostgres } from "../../src/dev/local-postgres.ts";
+import { stopAll } from "../../src/base/lifecycle.ts";
+import { freePort } from "../../src/dev/free-port.ts";
+import { startLocalPostgres } from "../../src/dev/local-postgres.ts";
+import { startLocalRedis } from "../../src/dev/local-redis.ts";
 import { migrate } from "../../src/store/migrate.ts";
+import { redisServer } from "./install-redis.ts";
 import { DATABASE_OWNER, MIGRATED_TEMPLATE, TEST_SETTINGS } from "./postgres-shared.ts";
 import { runFolder } from "./temp.ts";
 
-/** One PostgreSQL 18 for the whole run, in a folder that goes away with it. Test files take databases of it (postgres.ts). */
+/** One PostgreSQL 18 and one Redis for the whole run, in a folder that goes away with it. Test files take databases and key prefixes of them (postgres.ts, redis.ts). */
 export interface SharedPostgres {
   readonly port: number;
   readonly superuserPassword: string;
@@ -21,25 +25,35 @@ declare module "vitest" {
   interface ProvidedContext {
     readonly runFolder: string;
     readonly postgres: SharedPostgres;
+    /** Path of the Redis or Valkey server. */
+    readonly redisServer: string;
+    /** Of the run's one Redis, with its password. */
+    readonly redisUrl: string;
   }
 }
 
 let folder: string | undefined;
-let server: LocalPostgres | undefined;
+const running: { stop(): Promise<void> }[] = [];
 
 export async function setup(project: TestProject): Promise<void> {
+  const redisProgram = redisServer();
+  project.provide("redisServer", redisProgram);
   folder = runFolder();
   project.provide("runFolder", folder);
+  const redis = await startLocalRedis(join(folder, "redis"), await freePort(), redisProgram);
+  running.push(redis);
+  project.provide("redisUrl", redis.url);
   const superuserPassword = randomBytes(16).toString("hex");
   const ownerPassword = randomBytes(16).toString("hex");
-  server = await startLocalPostgres({ dataDir: join(folder, "postgres"), settings: TEST_SETTINGS, password: superuserPassword });
+  const server = await startLocalPostgres({ dataDir: join(folder, "postgres"), settings: TEST_SETTINGS, password: superuserPassword });
+  running.push(server);
   const { port } = server;
   const migrationFailure = await prepare(port, superuserPassword, ownerPassword);
   project.provide("postgres", { port, superuserPassword, ownerPassword, migrationFailure });
 }
 
 export async function teardown(): Promise<void> {
-  await server?.stop();
+  await stopAll(running);
   if (folder !== undefined) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
 }
 

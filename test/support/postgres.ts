@@ -1,4 +1,5 @@
 import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
 import { join } from "node:path";
 import pg from "pg";
 import { inject } from "vitest";
@@ -22,6 +23,8 @@ export interface TestDatabase {
   readonly owner: Login;
   /** For what a test prepares or checks behind the broker's back; never what the broker connects as. */
   readonly superuser: Login;
+  /** Runs one statement as the superuser, on a connection of its own. */
+  query<R extends pg.QueryResultRow>(sql: string, values?: readonly unknown[]): Promise<R[]>;
   /** Ends its sessions. Databases that are not dropped go with the run. */
   drop(): Promise<void>;
 }
@@ -46,6 +49,7 @@ export async function freshDatabase(template: "empty" | "migrated" = "migrated")
     database,
     owner,
     superuser,
+    query: (sql, values) => query(port, superuser, sql, values, database),
     drop: () => asSuperuser(port, superuser, `drop database if exists ${database} with (force)`),
   };
 }
@@ -64,13 +68,16 @@ export interface TestCluster {
   kill(): Promise<void>;
   /** Again, on the same port and data, with more settings if given. */
   start(settings?: Readonly<Record<string, string>>): Promise<void>;
+  /** Stops it and takes its files away; without this they go with the run. */
+  remove(): Promise<void>;
   readonly dataDir: string;
   readonly logFile: string;
 }
 
 /** A PostgreSQL of the caller's own (0.6 s): to stop, to kill, to be a target. Ends at the latest with the test's process. */
 export async function freshCluster(settings: Readonly<Record<string, string>> = {}, binaries?: PostgresBinaries): Promise<TestCluster> {
-  const dataDir = join(tempFolder("cluster"), "data");
+  const folder = tempFolder("cluster");
+  const dataDir = join(folder, "data");
   const superuser = { user: SUPERUSER, password: randomBytes(16).toString("hex") };
   let all = { ...TEST_SETTINGS, ...settings };
   const start = (port?: number): Promise<LocalPostgres> =>
@@ -94,6 +101,10 @@ export async function freshCluster(settings: Readonly<Record<string, string>> = 
       await server.stop();
       all = { ...all, ...more };
       server = await start(port);
+    },
+    async remove() {
+      await server.stop();
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
 }
