@@ -38,10 +38,12 @@ export interface CertificateRequest {
   readonly validForMs: number;
   /** Hexadecimal. */
   readonly serial?: string;
+  /** New ones without. Given, the certificate is one more for a key that has one. */
+  readonly keys?: webcrypto.CryptoKeyPair;
 }
 
 export async function issueCertificate(request: CertificateRequest): Promise<Issued> {
-  const keys = (await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+  const keys = request.keys ?? ((await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair);
   const ca = request.ca ?? false;
   const usage = request.usage === undefined ? (ca ? USAGE.keyCertSign | USAGE.cRLSign : USAGE.digitalSignature) : request.usage;
   const names = [

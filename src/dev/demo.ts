@@ -62,7 +62,7 @@ export function demoManifests(port: number, password: string): object[] {
       principals: ["spiffe://leasehold.dev/ns/{ns}/sa/app"],
       rules: [
         { paths: ["secrets/{ns}/**"], allow: ["read", "describe", "list", "watch"] },
-        { paths: ["credentials/postgres/{ns}-ro", "credentials/postgres/demo-ro"], allow: ["issue", "renew", "watch"], when: 'request.ttl <= duration("10m")' },
+        { paths: ["credentials/postgres/demo-ro"], allow: ["issue", "renew", "watch"], when: 'request.ttl <= duration("10m")' },
         { paths: ["secrets/{ns}/root/**"], deny: ["*"] },
       ],
     },

@@ -1,5 +1,5 @@
-import { X509Certificate } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { CertificateRequest, Issued } from "./certificates.ts";
 
@@ -28,37 +28,49 @@ const LEAVES: Readonly<Record<string, Partial<CertificateRequest>>> = {
 };
 
 /**
- * A certificate authority of our own with a server and two clients, in files below `folder` (0700; keys 0600). What is still good is kept; certificates within a week of their end
- * are made anew, from the same authority. The library that makes certificates (0.2 s to load) is only loaded when one has to be made.
+ * A certificate authority of our own with a server and two clients, in files below `folder` (0700; keys 0600). What is still good is kept; certificates within a week of their end,
+ * cut short by a crash or not of this authority are made anew, from the same authority. The library that makes certificates (0.2 s to load) is only loaded when one has to be made.
+ * @param now milliseconds since the epoch: what is good then.
  */
-export async function ensureDevPki(folder: string): Promise<DevPki> {
+export async function ensureDevPki(folder: string, now = Date.now()): Promise<DevPki> {
   mkdirSync(folder, { recursive: true, mode: 0o700 });
+  chmodSync(folder, 0o700);
   const identity = (name: string): Identity => ({ certificate: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) });
   const ca = identity("ca");
-  const stale = Object.keys(LEAVES).filter((name) => !isGood(identity(name), RENEW_MS));
-  if (!isGood(ca, LEAF_MS) || stale.length > 0) {
-    const { issueCertificate, loadIssuer } = await import("./certificates.ts");
-    const fresh = !isGood(ca, LEAF_MS);
-    if (fresh) write(ca, await issueCertificate({ name: "leasehold development CA", ca: true, uris: [`spiffe://${DEV_TRUST_DOMAIN}`], validForMs: CA_MS }));
-    const issuer = await loadIssuer(readFileSync(ca.certificate, "utf8"), readFileSync(ca.key, "utf8"));
-    for (const name of fresh ? Object.keys(LEAVES) : stale) write(identity(name), await issueCertificate({ name, issuer, validForMs: LEAF_MS, ...LEAVES[name] }));
+  if (read(ca, now + LEAF_MS) === undefined) {
+    const { issueCertificate } = await import("./certificates.ts");
+    write(ca, await issueCertificate({ name: "leasehold development CA", ca: true, uris: [`spiffe://${DEV_TRUST_DOMAIN}`], validForMs: CA_MS + now - Date.now() }));
   }
+  const authority = new X509Certificate(readFileSync(ca.certificate));
+  const stale = Object.keys(LEAVES).filter((name) => !read(identity(name), now + RENEW_MS)?.verify(authority.publicKey));
+  if (stale.length > 0) {
+    const { issueCertificate, loadIssuer } = await import("./certificates.ts");
+    const issuer = await loadIssuer(readFileSync(ca.certificate, "utf8"), readFileSync(ca.key, "utf8"));
+    for (const name of stale) write(identity(name), await issueCertificate({ name, issuer, validForMs: LEAF_MS + now - Date.now(), ...LEAVES[name] }));
+  }
+  for (const name of ["ca", ...Object.keys(LEAVES)]) chmodSync(identity(name).key, 0o600);
   return { ca: ca.certificate, server: identity("server"), clients: { admin: identity("admin"), "demo-app": identity("demo-app") } };
 }
 
-function isGood({ certificate, key }: Identity, leftMs: number): boolean {
-  if (!existsSync(certificate) || !existsSync(key)) return false;
+/** The certificate, if both files are whole, belong together and it is still valid at `until`. */
+function read({ certificate, key }: Identity, until: number): X509Certificate | undefined {
   try {
-    return new X509Certificate(readFileSync(certificate)).validToDate.getTime() - Date.now() > leftMs;
+    const found = new X509Certificate(readFileSync(certificate));
+    return found.checkPrivateKey(createPrivateKey(readFileSync(key))) && found.validToDate.getTime() > until ? found : undefined;
   } catch {
-    return false;
+    return undefined;
   }
 }
 
-/** The key first, each by rename: a certificate that is there always has its whole key beside it. */
+/** Each file appears whole, by rename. A crash between the two leaves a pair that does not match, which the next start makes anew. */
 function write({ certificate, key }: Identity, issued: Issued): void {
-  writeFileSync(`${key}.new`, issued.keyPem, { mode: 0o600 });
-  writeFileSync(`${certificate}.new`, issued.certificatePem, { mode: 0o644 });
-  renameSync(`${key}.new`, key);
-  renameSync(`${certificate}.new`, certificate);
+  const unique = `.${process.pid}.new`;
+  for (const [path, text, mode] of [
+    [key, issued.keyPem, 0o600],
+    [certificate, issued.certificatePem, 0o644],
+  ] as const) {
+    rmSync(path + unique, { force: true });
+    writeFileSync(path + unique, text, { mode, flag: "wx" });
+    renameSync(path + unique, path);
+  }
 }
