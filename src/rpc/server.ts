@@ -1,5 +1,6 @@
 import type { DescFile, DescService } from "@bufbuild/protobuf";
 import { type ChannelOptions, Server, type ServiceDefinition, type UntypedHandleCall, type UntypedServiceImplementation } from "@grpc/grpc-js";
+import { file_google_rpc_error_details } from "../gen/google/rpc/error_details_pb.ts";
 import { Health as HealthService } from "../gen/grpc/health/v1/health_pb.ts";
 import { ServerReflection } from "../gen/grpc/reflection/v1/reflection_pb.ts";
 import { ServerReflection as ServerReflectionAlpha } from "../gen/grpc/reflection/v1alpha/reflection_pb.ts";
@@ -27,7 +28,8 @@ export class RpcServer {
     for (const service of services) this.#serve(service, methods);
     this.grpc.addService(definitionOf(HealthService), this.health.handlers());
     const shown = [...services, HealthService, ServerReflection, ServerReflectionAlpha];
-    this.#reflection = new Reflection(filesOf(shown));
+    // The error details too: grpcurl asks for their types to show them.
+    this.#reflection = new Reflection([...filesOf(shown), file_google_rpc_error_details]);
     this.grpc.addService(definitionOf(ServerReflection), this.#reflection.handlers());
     this.grpc.addService(definitionOf(ServerReflectionAlpha), this.#reflection.handlers());
   }
