@@ -9,10 +9,10 @@ import type { Work } from "./slices.ts";
 
 const MAX_NAME = 128;
 const MAX_PRINCIPALS = 1000;
-const MAX_RULES = 10_000;
+const MAX_RULES = 5000;
 const MAX_PATHS_OF_RULE = 1000;
-/** A policy is replaced whole; this many compile without a long pause of the garbage collector. */
-const MAX_PATHS = 10_000;
+/** A policy is replaced whole; this many are compiled without a pause of the garbage collector above some 10 ms. */
+const MAX_PATHS = 5000;
 /** Each is asked whenever its path and capability match. */
 const MAX_CONDITIONAL_RULES = 1000;
 /** Ways of binding captures; each is a copy of the rules. */
@@ -31,9 +31,9 @@ export function* checkPolicy(document: PolicyDocument): Work<FieldViolation[]> {
   if (document.name.length > MAX_NAME || !isSegment(document.name)) report("name", "must be one path segment of at most 128 characters");
   const principals = yield* checkPrincipals(document, report);
   if (document.rules.length === 0) report("rules", "at least one");
-  if (document.rules.length > MAX_RULES) report("rules", "more than 10000");
+  if (document.rules.length > MAX_RULES) report("rules", "more than 5000");
   const paths = document.rules.reduce((sum, rule) => sum + rule.paths.length, 0);
-  if (paths > MAX_PATHS) report("rules", "more than 10000 paths in all");
+  if (paths > MAX_PATHS) report("rules", "more than 5000 paths in all");
   if (document.rules.filter((rule) => rule.when).length > MAX_CONDITIONAL_RULES) report("rules", "more than 1000 rules with a condition");
   if (found.length > 0 && (document.rules.length > MAX_RULES || paths > MAX_PATHS)) return found;
   const conditions = new Map<string, string | undefined>();

@@ -1,7 +1,7 @@
-import { LeaseholdError } from "../base/errors.ts";
 import type { PolicyDocument } from "../model/policy.ts";
+import { stepsOf, unreadable } from "./bind.ts";
 import { Condition } from "./condition.ts";
-import { capturePositions, parsePathPattern, parsePrincipalPattern, type PrincipalPattern, type Step } from "./pattern.ts";
+import { capturePositions, parsePrincipalPattern, type Step } from "./pattern.ts";
 import { bitsOf, newRuleCell, type RuleCell, type RuleEntry } from "./rule.ts";
 import type { Work } from "./slices.ts";
 import { TrieEditor } from "./trie.ts";
@@ -36,7 +36,8 @@ export function* compilePolicy(document: PolicyDocument): Work<CompiledPolicy> {
   const variants = new Map<string, Variant>();
   const grants: Grant[] = [];
   for (const text of document.principals) {
-    const pattern = parsed<PrincipalPattern>(parsePrincipalPattern(text), document);
+    const pattern = parsePrincipalPattern(text);
+    if (typeof pattern === "string") throw unreadable(document.name, pattern);
     const captures = capturePositions(pattern.steps);
     const key = JSON.stringify(captures);
     const variant = variants.get(key) ?? (yield* compileVariant(document, captures, conditions));
@@ -49,7 +50,6 @@ export function* compilePolicy(document: PolicyDocument): Work<CompiledPolicy> {
 
 function* compileVariant(document: PolicyDocument, captures: RuleEntry["captures"], conditions: Map<string, Condition>): Work<Variant> {
   const rules: RuleEntry[] = [];
-  const positions = new Map(captures);
   const editor = new TrieEditor<RuleEntry, RuleCell>(undefined, newRuleCell);
   for (const [ruleIndex, rule] of document.rules.entries()) {
     const allow = bitsOf(rule.allow);
@@ -57,31 +57,16 @@ function* compileVariant(document: PolicyDocument, captures: RuleEntry["captures
     const condition = rule.when ? (conditions.get(rule.when) ?? new Condition(rule.when)) : undefined;
     if (condition !== undefined) conditions.set(condition.text, condition);
     for (const path of rule.paths) {
-      const steps = bindSteps(parsed<readonly Step[]>(parsePathPattern(path), document), positions);
-      const entry: RuleEntry = { policy: document.name, ruleIndex, path, steps, allow, deny, condition, captures };
+      const entry: RuleEntry = { policy: document.name, ruleIndex, path, allow, deny, condition, captures };
       rules.push(entry);
-      editor.insert(steps, entry, allow | deny);
+      editor.insert(stepsOf(entry), entry, allow | deny);
       yield;
     }
   }
   return { policy: document.name, rules, root: editor.root };
 }
 
-function bindSteps(steps: readonly Step[], positions: ReadonlyMap<string, number>): readonly TrieStep[] {
-  return steps.map((step) => {
-    if (typeof step === "string" || step.kind !== "capture") return step;
-    const position = positions.get(step.name);
-    if (position === undefined) throw new LeaseholdError("INTERNAL", "a stored policy has an unbound capture");
-    return { kind: "bound", position };
-  });
-}
-
 /** In a principal a capture matches any segment; what it bound is read from the caller's segments. */
 function anySegment(step: Step): TrieStep {
   return typeof step !== "string" && step.kind === "capture" ? { kind: "star" } : step;
-}
-
-function parsed<T extends object>(result: T | string, document: PolicyDocument): T {
-  if (typeof result === "string") throw new LeaseholdError("INTERNAL", `the stored policy ${document.name} has a pattern this version does not read: ${result}`);
-  return result;
 }

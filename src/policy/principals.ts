@@ -1,6 +1,7 @@
 import type { Principal } from "../model/principal.ts";
 import type { Grant, Variant } from "./compile.ts";
 import { matchesGlob } from "./pattern.ts";
+import type { RuleSet } from "./rule-set.ts";
 import { type Cell, TrieEditor } from "./trie.ts";
 import type { TrieNode } from "./trie-node.ts";
 
@@ -10,6 +11,8 @@ export class GrantCell implements Cell<Variant> {
   readonly entries: Variant[];
   /** Names the content: a cell never changes once published, so equal ids are equal grants. */
   readonly id: number;
+  /** The rules of callers whom no other cell matches, once one has been met: kept here they outlive changes elsewhere. */
+  alone: RuleSet | undefined;
 
   /** The cell keeps the array. */
   constructor(owner: object, entries: Variant[]) {

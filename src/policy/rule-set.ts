@@ -1,4 +1,5 @@
 import type { Principal } from "../model/principal.ts";
+import { stepsOf } from "./bind.ts";
 import type { Variant } from "./compile.ts";
 import { newRuleCell, type RuleCell, type RuleEntry } from "./rule.ts";
 import type { Work } from "./slices.ts";
@@ -45,15 +46,15 @@ export class RuleSet {
     if (from !== undefined) {
       for (const variant of gone) {
         const entries = new Set(variant.rules);
-        for (const { steps } of variant.rules) {
-          editor.remove(steps, entries);
+        for (const entry of variant.rules) {
+          editor.remove(stepsOf(entry), entries);
           yield;
         }
       }
     }
     for (const variant of new Set(this.variants).difference(new Set(from?.variants))) {
       for (const entry of variant.rules) {
-        editor.insert(entry.steps, entry, entry.allow | entry.deny);
+        editor.insert(stepsOf(entry), entry, entry.allow | entry.deny);
         yield;
       }
     }

@@ -1,7 +1,6 @@
 import { CAPABILITIES, type Capability } from "../model/capability.ts";
 import type { Condition } from "./condition.ts";
 import type { Cell } from "./trie.ts";
-import type { TrieStep } from "./trie-node.ts";
 
 /** One bit per capability, in the order of CAPABILITIES. */
 const BITS: ReadonlyMap<string, number> = new Map(CAPABILITIES.map((name, i) => [name, 1 << i]));
@@ -23,9 +22,8 @@ export interface RuleEntry {
   readonly policy: string;
   /** Place in the policy's list, from 0. */
   readonly ruleIndex: number;
-  /** The path pattern as written, and as it stands in the trie. */
+  /** The path pattern as written. Its steps are parsed anew when they are needed (bind.ts): kept, they would be most of the memory. */
   readonly path: string;
-  readonly steps: readonly TrieStep[];
   readonly allow: number;
   readonly deny: number;
   readonly condition: Condition | undefined;

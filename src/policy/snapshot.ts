@@ -86,9 +86,13 @@ export class PolicySnapshot {
   /** The caller's set, whether or not it is remembered, without asking for a merge. */
   find(principal: Principal): RuleSet {
     const cells = grantCells(this.parts.grants, principal);
+    const only = cells.length === 1 ? cells[0] : undefined;
+    if (only?.alone !== undefined) return only.alone;
     const variants = new Set(cells.flatMap((cell) => cell.entries));
     const key = variants.size > MAX_WALKED ? cells.map((cell) => cell.id).join() : "";
-    return (key === "" ? undefined : this.#large.get(key)) ?? new RuleSet(key, [...variants], principal);
+    const set = (key === "" ? undefined : this.#large.get(key)) ?? new RuleSet(key, [...variants], principal);
+    if (only !== undefined && key === "") only.alone = set;
+    return set;
   }
 
   #meet(principal: Principal): RuleSet {
