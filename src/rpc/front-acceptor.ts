@@ -41,7 +41,11 @@ export class Acceptor {
       ...(material.contexts.size > 1 && { SNICallback: this.#choose }),
     });
     this.#tls.on("secureConnection", (socket) => this.#onSecure(socket));
-    this.#tls.on("tlsClientError", (error: NodeJS.ErrnoException) => options.refusals.count(handshakeRefusal(error), { peer: "", code: error.code }));
+    this.#tls.on("tlsClientError", (error: NodeJS.ErrnoException, socket) => {
+      options.refusals.count(handshakeRefusal(error), { peer: "", code: error.code });
+      // After its handshake timeout Node leaves the socket open (tried).
+      socket.destroy();
+    });
     this.#tcp = createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
 

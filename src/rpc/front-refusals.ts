@@ -47,16 +47,23 @@ export interface RefusedPeer {
   readonly code?: string | undefined;
 }
 
-const LINES_PER_SECOND = 20;
+const LINES_PER_SECOND = 5;
 
-/** Counts every refusal, and logs them: Node sends no alert of its own, so that this line is the only place that says why. A flood is cut, and says how much. */
+interface Budget {
+  second: number;
+  lines: number;
+  unlogged: number;
+}
+
+/**
+ * Counts every refusal, and logs them: Node sends no alert of its own, so that this line is the only place that says why. A flood of one reason is cut, hides no
+ * other reason, and says how much was cut.
+ */
 export class Refusals {
   readonly #log: Log;
   readonly #metrics: Metrics;
   readonly #clock: Clock;
-  #second = 0;
-  #lines = 0;
-  #unlogged = 0;
+  readonly #budgets = new Map<FrontRefusal, Budget>();
 
   constructor(log: Log, metrics: Metrics, clock: Clock) {
     this.#log = log;
@@ -67,13 +74,14 @@ export class Refusals {
   count(refusal: FrontRefusal, peer: RefusedPeer): void {
     this.#metrics.counter("leasehold_connections_refused_total", "Connections refused, by reason.", { reason: refusal }).add();
     const second = Math.floor(this.#clock.now() / 1000);
-    if (second !== this.#second) [this.#second, this.#lines] = [second, 0];
-    if (++this.#lines > LINES_PER_SECOND) {
-      this.#unlogged++;
+    let budget = this.#budgets.get(refusal);
+    if (budget?.second !== second) this.#budgets.set(refusal, (budget = { second, lines: 0, unlogged: budget?.unlogged ?? 0 }));
+    if (++budget.lines > LINES_PER_SECOND) {
+      budget.unlogged++;
       return;
     }
-    const unlogged = this.#unlogged || undefined;
-    this.#unlogged = 0;
+    const unlogged = budget.unlogged || undefined;
+    budget.unlogged = 0;
     this.#log.warn({ refusal, ...peer, unlogged }, `connection refused: ${TEXT[refusal]}`);
   }
 }
