@@ -7,7 +7,7 @@ import { freePort } from "./free-port.ts";
 import { initCluster, SUPERUSER } from "./init-cluster.ts";
 import { embeddedPostgres, type PostgresBinaries } from "./postgres-binaries.ts";
 import { pidFile, removeStalePidFile } from "./pid-file.ts";
-import { own, reachableBinaries, reachableDataDir } from "./reachable.ts";
+import { own, REACHABLE_HOME, reachableBinaries, reachableDataDir } from "./reachable.ts";
 import { tether, type Tethered } from "./tether.ts";
 
 /**
@@ -27,6 +27,8 @@ export interface LocalPostgresOptions {
   readonly binaries?: PostgresBinaries;
   /** As root: false runs it as `nobody` itself instead of in a user namespace. Only for tests of that way. */
   readonly userNamespace?: boolean;
+  /** As root: where binaries and data go that its account cannot reach at their place. Another one only in tests. */
+  readonly reachableHome?: string;
 }
 
 export interface LocalPostgres {
@@ -51,10 +53,11 @@ const LOG_LIMIT_BYTES = 8 * 1024 * 1024;
 /** @throws LeaseholdError STORE_UNAVAILABLE whose message is one clear line: port taken, data folder in use, path out of reach. */
 export async function startLocalPostgres(options: LocalPostgresOptions): Promise<LocalPostgres> {
   if (process.platform === "win32") throw new LeaseholdError("STORE_UNAVAILABLE", "the local PostgreSQL needs Linux or macOS: use WSL, or a PostgreSQL of your own");
+  const home = options.reachableHome ?? REACHABLE_HOME;
   const account = await unprivilegedAccount(options.userNamespace ?? true);
-  const binaries = await reachableBinaries(options.binaries ?? (await embeddedPostgres()), account);
+  const binaries = await reachableBinaries(options.binaries ?? (await embeddedPostgres()), account, home);
   const asked = resolve(options.dataDir);
-  const dataDir = await reachableDataDir(asked, account);
+  const dataDir = await reachableDataDir(asked, account, home);
   await initCluster(dataDir, binaries, account, options.password);
   await own(dataDir, account);
   await removeStalePidFile(dataDir);

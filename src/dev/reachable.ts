@@ -7,17 +7,17 @@ import type { PostgresBinaries } from "./postgres-binaries.ts";
 
 /**
  * Attack finding 38: as root, binaries and data may lie below a folder that the database's account cannot enter (/root, or somebody's 0700
- * home). They then go below this folder, which only root may write, so that nobody can lay something in their place.
+ * home). They then go below `home`, which only root may write, so that nobody can lay something in their place.
  */
-const HOME = "/var/lib/leasehold-dev";
+export const REACHABLE_HOME = "/var/lib/leasehold-dev";
 
-export async function reachableBinaries(binaries: PostgresBinaries, account: Account): Promise<PostgresBinaries> {
+export async function reachableBinaries(binaries: PostgresBinaries, account: Account, home: string): Promise<PostgresBinaries> {
   if (account.owner === undefined || (await canRun(account, [binaries.postgres, "--version"]))) return binaries;
   const { mtimeMs, size } = await stat(binaries.postgres);
-  const root = join(HOME, `postgres-${digest(`${binaries.root} ${mtimeMs} ${size}`)}`);
+  const root = join(home, `postgres-${digest(`${binaries.root} ${mtimeMs} ${size}`)}`);
   const moved = (path: string): string => join(root, relative(binaries.root, path));
   if (!(await exists(root))) {
-    await makeHome();
+    await makeHome(home);
     const half = `${root}.${process.pid}`;
     await rm(half, { recursive: true, force: true });
     await cp(binaries.root, half, { recursive: true, verbatimSymlinks: true });
@@ -34,15 +34,15 @@ export async function reachableBinaries(binaries: PostgresBinaries, account: Acc
  * The folder in which the cluster of `dataDir` really lies: itself, or, as root, a folder that the database's account can reach, to which
  * `dataDir` becomes a link. The link makes the choice permanent, so that another way of starting finds the same data.
  */
-export async function reachableDataDir(dataDir: string, account: Account): Promise<string> {
+export async function reachableDataDir(dataDir: string, account: Account, home: string): Promise<string> {
   const kind = await lstat(dataDir).catch(() => undefined);
   if (kind?.isSymbolicLink()) return readlink(dataDir);
   await mkdir(dirname(dataDir), { recursive: true, mode: 0o700 });
   if (account.owner === undefined || (await canEnter(account, dirname(dataDir)))) return dataDir;
   if (kind !== undefined) throw unreachable(dataDir);
-  const real = join(HOME, `data-${digest(dataDir)}`);
-  await makeHome();
-  if (!(await canEnter(account, HOME))) throw unreachable(HOME);
+  const real = join(home, `data-${digest(dataDir)}`);
+  await makeHome(home);
+  if (!(await canEnter(account, home))) throw unreachable(home);
   await symlink(real, dataDir);
   return real;
 }
@@ -60,9 +60,9 @@ function canEnter(account: Account, dir: string): Promise<boolean> {
   return canRun(account, ["/bin/sh", "-c", 'test -x "$1"', "sh", dir]);
 }
 
-async function makeHome(): Promise<void> {
-  await mkdir(HOME, { recursive: true });
-  await chmod(HOME, 0o755);
+async function makeHome(home: string): Promise<void> {
+  await mkdir(home, { recursive: true });
+  await chmod(home, 0o755);
 }
 
 async function openToRead(root: string): Promise<void> {
