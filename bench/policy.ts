@@ -24,8 +24,10 @@ export const benches: readonly { readonly name: string; run(): Promise<Result> }
   { name: "policy_change_stall", run: stalls },
 ];
 
-/** The worst shape: microseconds (the fastest of nine rounds, taken in turn with the floor's) for one decision at 100,000 rules, next to the same at 100. `spread` draws from
- * all rules and callers instead, one round: it shows what missing the processor's caches costs. */
+/**
+ * The worst shape: microseconds for one decision at 100,000 rules (the fastest of nine rounds, taken in turn with the floor's), next to
+ * the same at 100. `spread` draws from all rules and callers instead, in one round: what missing the processor's caches costs.
+ */
 async function decisions(): Promise<Result> {
   const detail: Record<string, { us: number; floor: number; ratio: number; spread: number }> = {};
   for (const shape of SHAPES) {

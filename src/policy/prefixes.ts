@@ -5,7 +5,10 @@ import type { RuleNode } from "./walk.ts";
 /** More scopes than this become the folder above them: SQL gets a bounded list, and decides every row anew anyway. */
 const MAX_SCOPES_OF_FOLDER = 64;
 
-/** Scopes outside of which no rule could allow the capability. An over-approximation: denies, conditions and what stands behind a wildcard are left to the decision on each row. */
+/**
+ * Scopes outside of which no rule could allow the capability. An over-approximation: denies, conditions and what stands behind a
+ * wildcard are left to the decision on each row.
+ */
 export function prefixesOf(roots: readonly RuleNode[], own: readonly string[], bit: number): PathScope[] {
   const byFolder = new Map<string, PathScope>();
   // Root names are few and none is a wildcard, so the list never becomes "everything".
