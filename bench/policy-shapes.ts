@@ -22,13 +22,18 @@ export function makeBench(shape: Shape, rules: number, callers: number): Bench {
   const documents: PolicyDocument[] = [];
   const paths: string[] = [];
   for (let p = 0; p < count; p++) {
-    documents.push({ name: `policy-${p}`, principals: [principalOf(shape, p)], rules: Array.from({ length: each }, (_, r) => ruleOf(shape, p, r)), allowBroad: true });
+    documents.push({
+      name: `policy-${p}`,
+      principals: [principalOf(shape, p)],
+      rules: Array.from({ length: each }, (_, r) => ruleOf(shape, p, r)),
+      allowBroad: true,
+    });
   }
   const principals = Array.from({ length: callers }, (_, i) => principal(`tenant-${i % tenants(shape, count)}`, `app-${i}`));
   for (let i = 0; i < rules; i++) {
     const caller = principals[i % callers]!;
     // Where a caller has one policy, a rule of that.
-    const policy = tenants(shape, count) === count ? i % callers % count : i % count;
+    const policy = tenants(shape, count) === count ? (i % callers) % count : i % count;
     paths.push(pathOf(shape, policy, Math.floor(i / count) % each, caller));
   }
   return { documents, principals, paths };

@@ -62,10 +62,7 @@ export function typeOf(expr: Expr | undefined, scope: ReadonlyMap<string, CelTyp
       if (kind.value.messageName !== "") return fail("it builds a message");
       const entries = kind.value.entries;
       for (const { keyKind } of entries) if (keyKind.case === "mapKey") typeOf(keyKind.value, scope);
-      return mapType(
-        DYN,
-        common(entries.map((entry) => typeOf(entry.value, scope))),
-      );
+      return mapType(DYN, common(entries.map((entry) => typeOf(entry.value, scope))));
     }
     case "comprehensionExpr": {
       const { iterRange, iterVar, accuVar, accuInit, loopStep, loopCondition, result } = kind.value;

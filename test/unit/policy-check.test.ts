@@ -30,9 +30,22 @@ describe("checking a policy", () => {
     const document = policy({
       name: "a/b",
       principals: ["spiffe://acme.test/ns/{ns}/sa/x", "http://x"],
-      rules: [rule("secrets/{ns}/**"), { paths: ["nowhere/x", "secrets/{zz}/x"], allow: ["raed" as "read"], deny: [], when: "1" }, { paths: [], allow: [], deny: [] }],
+      rules: [
+        rule("secrets/{ns}/**"),
+        { paths: ["nowhere/x", "secrets/{zz}/x"], allow: ["raed" as "read"], deny: [], when: "1" },
+        { paths: [], allow: [], deny: [] },
+      ],
     });
-    expect(fields(document)).toEqual(["name", "principals[1]", "rules[1].allow[0]", "rules[1].paths[0]", "rules[1].paths[1]", "rules[1].when", "rules[2].paths", "rules[2]"]);
+    expect(fields(document)).toEqual([
+      "name",
+      "principals[1]",
+      "rules[1].allow[0]",
+      "rules[1].paths[0]",
+      "rules[1].paths[1]",
+      "rules[1].when",
+      "rules[2].paths",
+      "rules[2]",
+    ]);
   });
 
   test("no description repeats what was written", () => {
@@ -42,9 +55,13 @@ describe("checking a policy", () => {
 
   test("limits hold before work is done on what is beyond them", () => {
     expect(fields(policy({ rules: Array.from({ length: 5001 }, () => rule("secrets/a/b")) }))).toContain("rules");
-    expect(fields(policy({ rules: Array.from({ length: 6 }, () => ({ ...rule("secrets/a/b"), paths: Array.from({ length: 1000 }, () => "secrets/a") })) }))).toContain("rules");
+    expect(
+      fields(policy({ rules: Array.from({ length: 6 }, () => ({ ...rule("secrets/a/b"), paths: Array.from({ length: 1000 }, () => "secrets/a") })) })),
+    ).toContain("rules");
     expect(fields(policy({ rules: Array.from({ length: 1001 }, () => rule("secrets/a/b", { when: "true" })) }))).toEqual(["rules"]);
-    expect(fields(policy({ principals: Array.from({ length: 1001 }, (_, i) => `spiffe://acme.test/${i}`), rules: [rule("secrets/a/b")] }))).toEqual(["principals"]);
+    expect(fields(policy({ principals: Array.from({ length: 1001 }, (_, i) => `spiffe://acme.test/${i}`), rules: [rule("secrets/a/b")] }))).toEqual([
+      "principals",
+    ]);
     expect(withPath(`secrets/${"a".repeat(512)}`)).toEqual(["rules[0].paths[0]"]);
     expect(withPath(`secrets/x/${Array.from({ length: 9 }, () => "*").join("/")}`)).toEqual(["rules[0].paths[0]"]);
   });
@@ -52,7 +69,16 @@ describe("checking a policy", () => {
 
 describe("finding 21: captures leak across tenants", () => {
   test("a capture is one whole segment: nothing stands beside it, in paths and in principals", () => {
-    for (const path of ["secrets/{ns}-*/**", "secrets/{ns}-ro", "secrets/x{ns}", "secrets/{ns}{ns}", "secrets/{ns", "secrets/{}", "secrets/{NS}", "secrets/{ns*}"]) {
+    for (const path of [
+      "secrets/{ns}-*/**",
+      "secrets/{ns}-ro",
+      "secrets/x{ns}",
+      "secrets/{ns}{ns}",
+      "secrets/{ns",
+      "secrets/{}",
+      "secrets/{NS}",
+      "secrets/{ns*}",
+    ]) {
       expect([path, ...withPath(path)]).toEqual([path, "rules[0].paths[0]"]);
     }
     expect(withPrincipal("spiffe://acme.test/ns/{ns}-{env}")).toEqual(["principals[0]"]);
@@ -60,7 +86,8 @@ describe("finding 21: captures leak across tenants", () => {
   });
 
   test("the trust domain is a literal in lower case", () => {
-    for (const domain of ["{td}", "*", "**", "acme.*", "Acme.test", "", "acme.test:8443", "a@b"]) expect([domain, ...withPrincipal(`spiffe://${domain}/a`)]).toEqual([domain, "principals[0]"]);
+    for (const domain of ["{td}", "*", "**", "acme.*", "Acme.test", "", "acme.test:8443", "a@b"])
+      expect([domain, ...withPrincipal(`spiffe://${domain}/a`)]).toEqual([domain, "principals[0]"]);
     expect(withPrincipal("spiffe://acme.test/a")).toEqual([]);
   });
 
@@ -74,10 +101,31 @@ describe("finding 21: captures leak across tenants", () => {
 
 describe("patterns", () => {
   test("lesson 47: what is not canonical is refused, never repaired", () => {
-    for (const path of ["secrets//a", "secrets/../a", "secrets/./a", "secrets/a/", "/secrets/a", "secrets/%61", "secrets/a\0", "secrets/ä", "secrets", "SECRETS/a", "secrets/a b", "*/a", "**"]) {
+    for (const path of [
+      "secrets//a",
+      "secrets/../a",
+      "secrets/./a",
+      "secrets/a/",
+      "/secrets/a",
+      "secrets/%61",
+      "secrets/a\0",
+      "secrets/ä",
+      "secrets",
+      "SECRETS/a",
+      "secrets/a b",
+      "*/a",
+      "**",
+    ]) {
       expect([path, ...withPath(path)]).toEqual([path, "rules[0].paths[0]"]);
     }
-    for (const id of ["spiffe://acme.test", "spiffe://acme.test/", "spiffe://acme.test/a//b", "spiffe://acme.test/../b", "SPIFFE://acme.test/a", "spiffe://acme.test/a/"]) {
+    for (const id of [
+      "spiffe://acme.test",
+      "spiffe://acme.test/",
+      "spiffe://acme.test/a//b",
+      "spiffe://acme.test/../b",
+      "SPIFFE://acme.test/a",
+      "spiffe://acme.test/a/",
+    ]) {
       expect([id, ...withPrincipal(id)]).toEqual([id, "principals[0]"]);
     }
   });
@@ -88,7 +136,8 @@ describe("patterns", () => {
   });
 
   test("a wildcard principal with a wildcard path needs allow_broad", () => {
-    const broad = (principal: string, path: string, more: Partial<PolicyDocument> = {}) => fields(policy({ principals: [principal], rules: [rule(path)], ...more }));
+    const broad = (principal: string, path: string, more: Partial<PolicyDocument> = {}) =>
+      fields(policy({ principals: [principal], rules: [rule(path)], ...more }));
     for (const path of ["secrets/**", "secrets/*/x", "credentials/postgres/**", "credentials/*/a", "rotations/secrets/**"]) {
       for (const principal of ["spiffe://acme.test/**", "spiffe://acme.test/ns/*/sa/a", "spiffe://acme.test/ns/{ns}", "spiffe://acme.test/ns/pay-*"]) {
         expect([principal, path, ...broad(principal, path)]).toEqual([principal, path, "rules[0].paths[0]"]);
@@ -103,14 +152,29 @@ describe("patterns", () => {
 
 describe("finding 14: conditions are checked when they are written", () => {
   test("the type must be bool", () => {
-    for (const when of ["1", "request.path", "request.ttl", 'principal.captures["ns"]', "dyn(true)", "request"]) expect([when, withCondition(when)]).toEqual([when, "must be of type bool"]);
-    for (const when of ["true", "request.version > 3", '"x" in principal.captures', 'has(request.ttl) && request.ttl <= duration("1h")', 'now < timestamp("2030-01-01T00:00:00Z")']) {
+    for (const when of ["1", "request.path", "request.ttl", 'principal.captures["ns"]', "dyn(true)", "request"])
+      expect([when, withCondition(when)]).toEqual([when, "must be of type bool"]);
+    for (const when of [
+      "true",
+      "request.version > 3",
+      '"x" in principal.captures',
+      'has(request.ttl) && request.ttl <= duration("1h")',
+      'now < timestamp("2030-01-01T00:00:00Z")',
+    ]) {
       expect([when, withCondition(when)]).toEqual([when, undefined]);
     }
   });
 
   test("misspelt fields, wrong types and unknown functions are found", () => {
-    for (const when of ["request.tll <= duration('1h')", "request.ttl <= 3600", "request.ttl == 3600", "secret.x == 1", "f(1)", "request.path && true", "now.x == 1"]) {
+    for (const when of [
+      "request.tll <= duration('1h')",
+      "request.ttl <= 3600",
+      "request.ttl == 3600",
+      "secret.x == 1",
+      "f(1)",
+      "request.path && true",
+      "now.x == 1",
+    ]) {
       expect([when, withCondition(when)]).toEqual([when, expect.stringMatching(/^does not check: /)]);
     }
   });

@@ -71,11 +71,15 @@ const asked: fc.Arbitrary<Asked> = fc.record({
   ttlMs: fc.constantFrom(undefined, 60_000, 3_600_001),
 });
 
-const decide = (engine: ReturnType<typeof createPolicyStore>["current"], each: Asked) => engine.decide(each.principal, each.capability, each.path, { ttlMs: each.ttlMs });
+const decide = (engine: ReturnType<typeof createPolicyStore>["current"], each: Asked) =>
+  engine.decide(each.principal, each.capability, each.path, { ttlMs: each.ttlMs });
 
 describe("the policy engine against a naive evaluator", () => {
   test("the generated documents are valid, so the comparison is about what users can write", () => {
-    fc.assert(fc.property(policy, (document) => void expect(runNow(checkPolicy(document))).toEqual([])), { numRuns: 300 });
+    fc.assert(
+      fc.property(policy, (document) => void expect(runNow(checkPolicy(document))).toEqual([])),
+      { numRuns: 300 },
+    );
   });
 
   test("decisions, prefixes, folders and explanations agree with it, merged or not", async () => {

@@ -15,7 +15,8 @@ export const CONDITIONS: Readonly<Record<string, (asked: Asked, captures: Record
   'request.ttl <= duration("1h")': ({ ttlMs }) => (ttlMs === undefined ? undefined : ttlMs <= 3_600_000),
   'request.capability == "read"': ({ capability }) => capability === "read",
   'principal.captures.ns == "a"': (_, captures) => (captures["ns"] === undefined ? undefined : captures["ns"] === "a"),
-  "principal.segments[2] == principal.segments[1]": ({ principal }) => (principal.segments.length < 3 ? undefined : principal.segments[2] === principal.segments[1]),
+  "principal.segments[2] == principal.segments[1]": ({ principal }) =>
+    principal.segments.length < 3 ? undefined : principal.segments[2] === principal.segments[1],
 };
 
 export function referenceDecision(policies: readonly PolicyDocument[], asked: Asked): PolicyDecision {

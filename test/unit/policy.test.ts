@@ -8,7 +8,12 @@ import { createPolicyStore } from "../../src/policy/store.ts";
 const who = (...segments: string[]): Principal => ({ id: `spiffe://acme.test/${segments.join("/")}`, trustDomain: "acme.test", segments });
 const app = who("ns", "payments", "sa", "app");
 const rule = (path: string, more: Partial<PolicyRule> = {}): PolicyRule => ({ paths: [path], allow: ["read"], deny: [], ...more });
-const policy = (rules: readonly PolicyRule[], principal = "spiffe://acme.test/ns/{ns}/sa/*", name = "p"): PolicyDocument => ({ name, principals: [principal], rules, allowBroad: true });
+const policy = (rules: readonly PolicyRule[], principal = "spiffe://acme.test/ns/{ns}/sa/*", name = "p"): PolicyDocument => ({
+  name,
+  principals: [principal],
+  rules,
+  allowBroad: true,
+});
 const engine = (...put: PolicyDocument[]): Promise<PolicySnapshot> => createPolicyStore(() => 0).apply({ revision: 1, put });
 const TTL = 'request.ttl <= duration("1h")';
 
@@ -27,11 +32,21 @@ describe("decisions", () => {
     const snapshot = await engine(policy([rule("secrets/a/*"), rule("secrets/b/**"), rule("secrets/c/pay-*-x")]));
     const allowed = (path: string): boolean => snapshot.decide(app, "read", path) === "allow";
     expect(["secrets/a/1", "secrets/b/1", "secrets/b/1/2", "secrets/c/pay-1-x", "secrets/c/pay--x"].map(allowed)).toEqual([true, true, true, true, true]);
-    expect(["secrets/a", "secrets/a/1/2", "secrets/b", "secrets/c/pay-x", "secrets/c/pay-1/2-x", "secrets/c/apay-1-x"].map(allowed)).toEqual([false, false, false, false, false, false]);
+    expect(["secrets/a", "secrets/a/1/2", "secrets/b", "secrets/c/pay-x", "secrets/c/pay-1/2-x", "secrets/c/apay-1-x"].map(allowed)).toEqual([
+      false,
+      false,
+      false,
+      false,
+      false,
+      false,
+    ]);
   });
 
   test("lesson 44: a broad deny beats the narrowest allow, in whatever policy", async () => {
-    const snapshot = await engine(policy([rule("secrets/a/b/c")], "spiffe://acme.test/ns/payments/sa/app", "narrow"), policy([rule("secrets/**", { allow: [], deny: ["read"] })], "spiffe://acme.test/**", "broad"));
+    const snapshot = await engine(
+      policy([rule("secrets/a/b/c")], "spiffe://acme.test/ns/payments/sa/app", "narrow"),
+      policy([rule("secrets/**", { allow: [], deny: ["read"] })], "spiffe://acme.test/**", "broad"),
+    );
     expect(snapshot.decide(app, "read", "secrets/a/b/c")).toBe("deny");
   });
 
@@ -52,11 +67,18 @@ describe("decisions", () => {
 
   test("lesson 47: a path that is not canonical matches nothing that a canonical one would", async () => {
     const snapshot = await engine(policy([rule("secrets/a/b", { allow: ["*"] })]));
-    for (const path of ["secrets//a/b", "secrets/x/../a/b", "secrets/a/b/", "/secrets/a/b", "secrets/a/b\0", "secrets/%61/b", ""]) expect([path, snapshot.decide(app, "read", path)]).toEqual([path, "none"]);
+    for (const path of ["secrets//a/b", "secrets/x/../a/b", "secrets/a/b/", "/secrets/a/b", "secrets/a/b\0", "secrets/%61/b", ""])
+      expect([path, snapshot.decide(app, "read", path)]).toEqual([path, "none"]);
   });
 
   test("finding 15: a deny on a secret's path says nothing of rotations/<path>, so both are asked; a role path decides for its leases", async () => {
-    const snapshot = await engine(policy([rule("rotations/secrets/{ns}/**", { allow: ["rotate"] }), rule("secrets/{ns}/**", { allow: ["rotate"] }), rule("secrets/{ns}/root/**", { allow: [], deny: ["*"] })]));
+    const snapshot = await engine(
+      policy([
+        rule("rotations/secrets/{ns}/**", { allow: ["rotate"] }),
+        rule("secrets/{ns}/**", { allow: ["rotate"] }),
+        rule("secrets/{ns}/root/**", { allow: [], deny: ["*"] }),
+      ]),
+    );
     const may = (path: string): boolean => [`rotations/${path}`, path].every((each) => snapshot.decide(app, "rotate", each) === "allow");
     expect(snapshot.decide(app, "rotate", "rotations/secrets/payments/root/x")).toBe("allow");
     expect(may("secrets/payments/root/x")).toBe(false);
@@ -103,7 +125,11 @@ describe("conditions", () => {
 
   test("conditions see the request, the principal with its captures, and the time", async () => {
     const true_ = async (when: string): Promise<boolean> =>
-      (await engine(policy([rule("secrets/a/b", { when })]))).decide(app, "read", "secrets/a/b", { ttlMs: 1500, method: "SecretService/GetSecret", version: 3 }) === "allow";
+      (await engine(policy([rule("secrets/a/b", { when })]))).decide(app, "read", "secrets/a/b", {
+        ttlMs: 1500,
+        method: "SecretService/GetSecret",
+        version: 3,
+      }) === "allow";
     for (const when of [
       'request.path == "secrets/a/b" && request.capability == "read" && request.method == "SecretService/GetSecret" && request.version == 3',
       'request.ttl == duration("1.5s")',
@@ -119,7 +145,9 @@ describe("conditions", () => {
 
 describe("what else is asked", () => {
   test("allowed prefixes are bounded: more become the folder above them", async () => {
-    const few = await engine(policy([rule("secrets/{ns}/**"), rule("secrets/a/b/c"), rule("secrets/a/x-*/y"), rule("credentials/postgres/a", { allow: ["issue"] })]));
+    const few = await engine(
+      policy([rule("secrets/{ns}/**"), rule("secrets/a/b/c"), rule("secrets/a/x-*/y"), rule("credentials/postgres/a", { allow: ["issue"] })]),
+    );
     expect(few.allowedPrefixes(app, "read")).toEqual([
       { prefix: "secrets/a/", exact: false },
       { prefix: "secrets/payments/", exact: false },
@@ -143,16 +171,34 @@ describe("what else is asked", () => {
 
   test("explain names the deciding rule, or the nearest and what it lacked", async () => {
     const snapshot = await engine(
-      policy([rule("secrets/{ns}/**"), rule("secrets/{ns}/root/**", { allow: [], deny: ["*"] }), rule("credentials/postgres/{ns}/ro", { allow: ["issue"], when: TTL })]),
+      policy([
+        rule("secrets/{ns}/**"),
+        rule("secrets/{ns}/root/**", { allow: [], deny: ["*"] }),
+        rule("credentials/postgres/{ns}/ro", { allow: ["issue"], when: TTL }),
+      ]),
       policy([rule("secrets/admin/x")], "spiffe://acme.test/admin", "others"),
     );
-    expect(snapshot.explain(app, "read", "secrets/payments/x").decidingRule).toMatchObject({ policy: "p", ruleIndex: 0, effect: "allow", path: "secrets/{ns}/**" });
+    expect(snapshot.explain(app, "read", "secrets/payments/x").decidingRule).toMatchObject({
+      policy: "p",
+      ruleIndex: 0,
+      effect: "allow",
+      path: "secrets/{ns}/**",
+    });
     expect(snapshot.explain(app, "read", "secrets/payments/root/x").decidingRule).toMatchObject({ ruleIndex: 1, effect: "deny" });
-    expect(snapshot.explain(app, "issue", "credentials/postgres/payments/ro").nearestRules[0]).toMatchObject({ ruleIndex: 2, condition: "error", lacked: { kind: "condition" } });
+    expect(snapshot.explain(app, "issue", "credentials/postgres/payments/ro").nearestRules[0]).toMatchObject({
+      ruleIndex: 2,
+      condition: "error",
+      lacked: { kind: "condition" },
+    });
     expect(snapshot.explain(app, "issue", "credentials/postgres/payments/ro", { ttlMs: 1e9 }).nearestRules[0]).toMatchObject({ condition: "false" });
     expect(snapshot.explain(app, "write", "secrets/payments/x").nearestRules[0]).toMatchObject({ ruleIndex: 0, lacked: { kind: "capability" } });
-    expect(snapshot.explain(app, "issue", "credentials/postgres/payments/rw").nearestRules[0]).toMatchObject({ ruleIndex: 2, lacked: { kind: "path", segment: 3 } });
-    expect(snapshot.explain(app, "read", "secrets/admin/x").nearestRules).toContainEqual(expect.objectContaining({ policy: "others", lacked: { kind: "principal" } }));
+    expect(snapshot.explain(app, "issue", "credentials/postgres/payments/rw").nearestRules[0]).toMatchObject({
+      ruleIndex: 2,
+      lacked: { kind: "path", segment: 3 },
+    });
+    expect(snapshot.explain(app, "read", "secrets/admin/x").nearestRules).toContainEqual(
+      expect.objectContaining({ policy: "others", lacked: { kind: "principal" } }),
+    );
     expect(snapshot.explain(app, "read", "secrets/payments/x").nearestRules).toEqual([]);
   });
 });
@@ -177,7 +223,9 @@ describe("changes", () => {
   test("a document that can't be compiled changes nothing and is told", async () => {
     const store = createPolicyStore();
     await store.apply({ revision: 1, put: [policy([rule("secrets/a/b")])] });
-    await expect(store.apply({ revision: 2, remove: ["p"], put: [policy([rule("secrets/{x}/b")], undefined, "q")] })).rejects.toMatchObject({ reason: "INTERNAL" });
+    await expect(store.apply({ revision: 2, remove: ["p"], put: [policy([rule("secrets/{x}/b")], undefined, "q")] })).rejects.toMatchObject({
+      reason: "INTERNAL",
+    });
     expect(store.current.revision).toBe(1);
     expect(store.current.decide(app, "read", "secrets/a/b")).toBe("allow");
     await store.apply({ revision: 3, remove: ["p"] });
@@ -193,7 +241,16 @@ describe("changes", () => {
       if (!applied) setImmediate(turn);
     };
     setImmediate(turn);
-    await store.apply({ revision: 1, put: Array.from({ length: 20 }, (_, p) => policy(Array.from({ length: 5000 }, (_, r) => rule(`secrets/t${p}/r${r}/x`)), undefined, `p${p}`)) });
+    await store.apply({
+      revision: 1,
+      put: Array.from({ length: 20 }, (_, p) =>
+        policy(
+          Array.from({ length: 5000 }, (_, r) => rule(`secrets/t${p}/r${r}/x`)),
+          undefined,
+          `p${p}`,
+        ),
+      ),
+    });
     applied = true;
     expect(turns).toBeGreaterThan(5);
     expect(store.current.decide(app, "read", "secrets/t19/r4999/x")).toBe("allow");
@@ -201,7 +258,13 @@ describe("changes", () => {
 
   test("nodes with thousands of children stay right when some go and come", async () => {
     const store = createPolicyStore();
-    const documents = Array.from({ length: 10 }, (_, p) => policy(Array.from({ length: 400 }, (_, r) => rule(`secrets/a/r${r * 10 + p}`)), "spiffe://acme.test/**", `p${p}`));
+    const documents = Array.from({ length: 10 }, (_, p) =>
+      policy(
+        Array.from({ length: 400 }, (_, r) => rule(`secrets/a/r${r * 10 + p}`)),
+        "spiffe://acme.test/**",
+        `p${p}`,
+      ),
+    );
     await store.apply({ revision: 1, put: documents });
     const read = (i: number) => store.current.decide(app, "read", `secrets/a/r${i}`);
     read(0);
