@@ -7,6 +7,7 @@ import { startLocalPostgres, type LocalPostgres } from "../../src/dev/local-post
 import type { PostgresBinaries } from "../../src/dev/postgres-binaries.ts";
 import { SUPERUSER } from "../../src/dev/init-cluster.ts";
 import { DATABASE_OWNER, MIGRATED_TEMPLATE, TEST_SETTINGS } from "./postgres-shared.ts";
+import { killServer } from "./process.ts";
 import { tempFolder } from "./temp.ts";
 
 export interface Login {
@@ -93,10 +94,7 @@ export async function freshCluster(settings: Readonly<Record<string, string>> = 
     url: (database = "postgres") => `postgres://${superuser.user}:${superuser.password}@127.0.0.1:${port}/${database}`,
     query: (sql, values, database) => query(port, superuser, sql, values, database),
     stop: () => server.stop(),
-    async kill() {
-      process.kill(server.pid, "SIGKILL");
-      await server.exited;
-    },
+    kill: () => killServer(server),
     async start(more = {}) {
       await server.stop();
       all = { ...all, ...more };

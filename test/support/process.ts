@@ -84,6 +84,13 @@ export function startProgram(command: string, args: readonly string[], options: 
   };
 }
 
+/** `kill -9` of a server and the wait for its end. Nothing if `exited` has settled: its pid may be another process's by then. */
+export async function killServer(server: { readonly pid: number; readonly exited: Promise<number> }): Promise<void> {
+  const state = await Promise.race([server.exited, new Promise<"running">((resolve) => setImmediate(resolve, "running"))]);
+  if (state === "running" && isRunning(server.pid)) process.kill(server.pid, "SIGKILL");
+  await server.exited;
+}
+
 /** Whether a process with that id is there and alive: one that has ended but that nobody has waited for yet (in a container without an init) is not. */
 export function isRunning(pid: number): boolean {
   try {

@@ -4,6 +4,7 @@ import { Redis } from "ioredis";
 import { inject } from "vitest";
 import { freePort } from "../../src/dev/free-port.ts";
 import { startLocalRedis } from "../../src/dev/local-redis.ts";
+import { killServer } from "./process.ts";
 import { tempFolder } from "./temp.ts";
 
 export interface TestRedis {
@@ -26,12 +27,7 @@ export async function freshRedis(): Promise<TestRedis> {
   const password = randomBytes(16).toString("hex");
   const start = (): ReturnType<typeof startLocalRedis> => startLocalRedis(folder, port, inject("redisServer"), password);
   let server = await start();
-  const kill = async (): Promise<void> => {
-    // The pid of an ended server may be another's by now.
-    const ended = await Promise.race([server.exited.then(() => true), Promise.resolve(false)]);
-    if (!ended) process.kill(server.pid, "SIGKILL");
-    await server.exited;
-  };
+  const kill = (): Promise<void> => killServer(server);
   return {
     url: server.url,
     wipe: () => once(server.url, async (redis) => void (await redis.flushall())),
