@@ -11,11 +11,20 @@ export interface DerItem {
   readonly raw: Uint8Array;
 }
 
-export const TAG = { boolean: 0x01, integer: 0x02, bitString: 0x03, octetString: 0x04, oid: 0x06, utcTime: 0x17, generalizedTime: 0x18, sequence: 0x30 } as const;
+export const TAG = {
+  boolean: 0x01,
+  integer: 0x02,
+  bitString: 0x03,
+  octetString: 0x04,
+  oid: 0x06,
+  utcTime: 0x17,
+  generalizedTime: 0x18,
+  sequence: 0x30,
+} as const;
 
 /** The items that fill `bytes` exactly, one after the other. Definite, shortest-form lengths and one-byte tags alone: that is DER, and all a certificate has. */
 export function* derItems(bytes: Uint8Array): Generator<DerItem, undefined> {
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const start = at;
     const tag = bytes[at++]!;
     if ((tag & 0x1f) === 0x1f) throw new DerError("tag of several bytes");
@@ -75,7 +84,9 @@ export function hex(bytes: Uint8Array): string {
 
 /** An INTEGER as upper-case hex without leading zeros, as Node writes serial numbers. */
 export function serialOf(item: DerItem): string {
-  return hex(item.body).replace(/^0+(?=.)/, "").toUpperCase();
+  return hex(item.body)
+    .replace(/^0+(?=.)/, "")
+    .toUpperCase();
 }
 
 /** UTCTime or GeneralizedTime in the one form that RFC 5280 allows, in Unix milliseconds. */

@@ -16,6 +16,8 @@ export function pemBlocks(text: string): PemBlock[] {
 }
 
 export function toPem(label: string, der: Uint8Array): string {
-  const base64 = Buffer.from(der).toString("base64").replaceAll(/.{64}(?=.)/g, "$&\n");
+  const base64 = Buffer.from(der)
+    .toString("base64")
+    .replaceAll(/.{64}(?=.)/g, "$&\n");
   return `-----BEGIN ${label}-----\n${base64}\n-----END ${label}-----\n`;
 }

@@ -44,7 +44,8 @@ export class Revocations {
       if (policy === "refuse" && crl.nextUpdate === undefined) throw new Error(`list ${i + 1} has no next update`);
       if (named.length > 0) this.#claimed.add(crl);
     }
-    this.uncovered = crls.length === 0 ? [] : roots.filter((root) => this.#listOf(root) === undefined).map((root) => root.certificate.subject.replaceAll("\n", ", "));
+    this.uncovered =
+      crls.length === 0 ? [] : roots.filter((root) => this.#listOf(root) === undefined).map((root) => root.certificate.subject.replaceAll("\n", ", "));
     this.nextExpiry = policy === "accept" ? Infinity : Math.min(Infinity, ...crls.map((crl) => crl.nextUpdate ?? Infinity).filter((at) => at > now));
   }
 

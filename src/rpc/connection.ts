@@ -17,6 +17,8 @@ export interface Connection {
    * refused). It wins over `principal` (lesson 48: an error *and* an identity came back, and the identity was used).
    */
   readonly refusal: Reason | undefined;
+  /** A constant finer than the refusal, for whoever has to mend the certificate: `NO_CERTIFICATE`, `KEY_USAGE`, … (src/identity/refusal.ts). */
+  readonly why?: string | undefined;
 }
 
 /** The front's open connections, by what `call.getPeer()` returns: the id that the front put on the socket. */

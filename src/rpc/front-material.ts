@@ -55,7 +55,9 @@ export async function loadMaterial(files: FrontFiles, now: number): Promise<Mate
 export function checkMaterial(files: FrontFiles, texts: FileTexts, now: number): Material {
   const text = (file: string): string => texts.get(file) ?? "";
   const [certificate, key] = [text(files.certificateFile), text(files.keyFile)];
-  const trust = files.trust.map((domain) => readTrustDomain(domain, text(domain.bundleFile), domain.crlFile === undefined ? undefined : text(domain.crlFile), now));
+  const trust = files.trust.map((domain) =>
+    readTrustDomain(domain, text(domain.bundleFile), domain.crlFile === undefined ? undefined : text(domain.crlFile), now),
+  );
   const [defaultDomain] = trust;
   if (defaultDomain === undefined) throw new LeaseholdError("REQUEST_INVALID", "no trust domain is configured");
   const notAfter = checkPair(files, certificate, key, now);
@@ -91,7 +93,8 @@ function checkPair({ certificateFile, keyFile }: FrontFiles, certificate: string
     if (link.validToDate.getTime() <= now) throw wrong(certificateFile, `certificate ${i + 1} has expired`);
     if (link.validFromDate.getTime() > now) throw wrong(certificateFile, `certificate ${i + 1} is not yet valid`);
     const above = chain[i + 1];
-    if (above !== undefined && !(link.checkIssued(above) && link.verify(above.publicKey))) throw wrong(certificateFile, `certificate ${i + 1} is not issued by the one after it`);
+    if (above !== undefined && !(link.checkIssued(above) && link.verify(above.publicKey)))
+      throw wrong(certificateFile, `certificate ${i + 1} is not issued by the one after it`);
   }
   let belongs: boolean;
   try {

@@ -63,9 +63,15 @@ export class Front implements Connections {
     this.#clock = options.clock ?? systemClock;
     this.#refusals = new Refusals(options.log, options.metrics, this.#clock);
     options.metrics.observe("leasehold_connections", "Open connections whose handshake is done.", () => this.#connections.size);
-    options.metrics.observe("leasehold_tls_certificate_end_seconds", "When the server's certificate ends, Unix time.", () => (this.#material?.notAfter ?? 0) / 1000);
-    options.metrics.observe("leasehold_tls_reload_failing", "1 while the newest certificate, key, bundle or revocation list is not in use because something is wrong with it.", () =>
-      this.#started?.reloader.failure === undefined ? 0 : 1,
+    options.metrics.observe(
+      "leasehold_tls_certificate_end_seconds",
+      "When the server's certificate ends, Unix time.",
+      () => (this.#material?.notAfter ?? 0) / 1000,
+    );
+    options.metrics.observe(
+      "leasehold_tls_reload_failing",
+      "1 while the newest certificate, key, bundle or revocation list is not in use because something is wrong with it.",
+      () => (this.#started?.reloader.failure === undefined ? 0 : 1),
     );
   }
 
@@ -180,7 +186,7 @@ export class Front implements Connections {
   /** Every open connection against the roots and lists of now; in slices, at 0.1–0.2 ms a connection. */
   async #recheck(): Promise<void> {
     let count = 0;
-    for (const connection of [...this.#connections.values()]) {
+    for (const connection of Array.from(this.#connections.values())) {
       if (connection.why !== undefined || connection.closed) continue;
       const chain = connection.chain.map((der) => new X509Certificate(der));
       // `authorized` was OpenSSL's word on the roots of then; the path is walked anew on those of now.

@@ -29,7 +29,8 @@ function setDeadline(call: CallState): void {
 /** A refusal of the connection wins over its principal (lesson 48). */
 function identify(call: CallState): asserts call is CallState & Identified {
   const refusal = refusalOf(call.connection, call.startedAt);
-  if (refusal !== undefined) throw new LeaseholdError(refusal);
+  if (refusal !== undefined)
+    throw new LeaseholdError(refusal, undefined, { metadata: call.connection?.why === undefined ? {} : { certificate: call.connection.why } });
   const { principal } = call;
   if (principal === undefined) throw new LeaseholdError("PRINCIPAL_INVALID");
   call.pipeline.rate.take(principal.id, call.method.row.rate, call.raw.request.length, call.startedAt);

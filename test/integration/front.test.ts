@@ -123,7 +123,11 @@ describe("with two trust domains (finding 7)", () => {
     const lookAlike = await issueCertificate({ name: "Inter X", ca: true, issuer: impostor, validFromMs: -2 * DAY, validForMs: -DAY });
     const claim = await both.issue({ issuer: between, uris: ["spiffe://acme.test/ns/admin/sa/root"] });
     for (const chain of [lookAlike.certificatePem + acme.root.certificatePem, between.certificatePem + lookAlike.certificatePem + acme.root.certificatePem]) {
-      for (const [front, options] of [[acme, {}], [both, {}], [both, TO_BETA]] as const) {
+      for (const [front, options] of [
+        [acme, {}],
+        [both, {}],
+        [both, TO_BETA],
+      ] as const) {
         // oxlint-disable-next-line no-await-in-loop -- one after the other reads better in the log
         expect(await front.client(claim, { ...options, chain }).failure()).toMatch(/^UNAVAILABLE/);
       }
@@ -142,7 +146,9 @@ describe("the listener", () => {
   test("finding 39: two clients on a unix socket are two principals", async () => {
     const path = join(acme.folder, "front.sock");
     const unix = await startFront({ root: acme.root, listen: `unix:${path}` });
-    const [a, b] = await Promise.all(["spiffe://acme.test/a", "spiffe://acme.test/b"].map(async (uri) => unix.client(await unix.issue({ uris: [uri] })).call()));
+    const [a, b] = await Promise.all(
+      ["spiffe://acme.test/a", "spiffe://acme.test/b"].map(async (uri) => unix.client(await unix.issue({ uris: [uri] })).call()),
+    );
     expect([a!.principal, b!.principal]).toEqual(["spiffe://acme.test/a", "spiffe://acme.test/b"]);
     expect(a!.peer).not.toBe(b!.peer);
     await expect(startFront({ root: acme.root, listen: `unix:${path}` })).rejects.toThrow(`unix:${path} is already in use`);
@@ -156,10 +162,15 @@ describe("the listener", () => {
 
   test("takes no more connections than it may: in all, per address, in their handshake", async () => {
     const { DEFAULT_FRONT_LIMITS: limits } = await import("../../src/rpc/front-limits.ts");
-    for (const [limit, reason] of [["maxConnections", "TOO_MANY_CONNECTIONS"], ["maxConnectionsPerAddress", "TOO_MANY_FROM_ADDRESS"], ["maxHandshakes", "TOO_MANY_HANDSHAKES"]] as const) {
+    for (const [limit, reason] of [
+      ["maxConnections", "TOO_MANY_CONNECTIONS"],
+      ["maxConnectionsPerAddress", "TOO_MANY_FROM_ADDRESS"],
+      ["maxHandshakes", "TOO_MANY_HANDSHAKES"],
+    ] as const) {
       const small = await startFront({ root: acme.root, limits: { ...limits, [limit]: 2 } });
       const sockets = [1, 2, 3].map(() => createConnection(Number(small.front.address.split(":")[1])).on("error", () => {}));
-      await until("the third to be dropped", () => small.refused(reason) === 1);
+      await until("the third to be dropped", () => small.refused(reason) > 0);
+      expect(small.refused(reason)).toBe(1);
       for (const socket of sockets) socket.destroy();
       // Their places are free again.
       const client = small.client(await small.issue());

@@ -1,4 +1,14 @@
-import { Client, type ClientOptions, credentials, type ClientReadableStream, type ServerUnaryCall, type ServerWritableStream, Server, type ServiceError, status } from "@grpc/grpc-js";
+import {
+  Client,
+  type ClientOptions,
+  credentials,
+  type ClientReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  Server,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
 import { mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pino } from "pino";
@@ -85,7 +95,12 @@ export async function startFront(setup: FrontSetup = {}): Promise<TestFront> {
       keyFile: join(folder, "server.key"),
       trust: [
         { trustDomain: "acme.test", bundleFile: join(folder, "acme.pem"), crlFile: crl && join(folder, "acme.crl"), crlExpired },
-        ...Object.keys(others).map((name) => ({ trustDomain: name, bundleFile: join(folder, `${name}.pem`), crlFile: undefined, crlExpired: "refuse" as const })),
+        ...Object.keys(others).map((name) => ({
+          trustDomain: name,
+          bundleFile: join(folder, `${name}.pem`),
+          crlFile: undefined,
+          crlExpired: "refuse" as const,
+        })),
       ],
     },
     listen: "127.0.0.1:0",
@@ -128,14 +143,24 @@ export class TestClient {
   readonly #client: Client;
   constructor(target: string, trust: Buffer, [key, cert]: readonly [Buffer, Buffer] | readonly [null, null], options: ClientOptions) {
     // Its own connection, and quick to come back.
-    const own = { "grpc.use_local_subchannel_pool": 1, "grpc.initial_reconnect_backoff_ms": 20, "grpc.max_reconnect_backoff_ms": 100, ...(target.startsWith("unix:") && { "grpc.ssl_target_name_override": "localhost" }) };
+    const own = {
+      "grpc.use_local_subchannel_pool": 1,
+      "grpc.initial_reconnect_backoff_ms": 20,
+      "grpc.max_reconnect_backoff_ms": 100,
+      ...(target.startsWith("unix:") && { "grpc.ssl_target_name_override": "localhost" }),
+    };
     this.#client = new Client(target, credentials.createSsl(trust, key, cert), { ...own, ...options });
   }
   call(delayMs = 0, waitForReady = false): Promise<Echo> {
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + 20_000;
-      this.#client.makeUnaryRequest(ECHO, (value: string) => Buffer.from(value), (bytes: Buffer) => JSON.parse(bytes.toString()) as Echo, String(delayMs), { deadline, ...(waitForReady && { waitForReady }) } as object, (error, value) =>
-        error === null ? resolve(value!) : reject(error),
+      this.#client.makeUnaryRequest(
+        ECHO,
+        (value: string) => Buffer.from(value),
+        (bytes: Buffer) => JSON.parse(bytes.toString()) as Echo,
+        String(delayMs),
+        { deadline, ...(waitForReady && { waitForReady }) } as object,
+        (error, value) => (error === null ? resolve(value!) : reject(error)),
       );
     });
   }
@@ -164,7 +189,12 @@ export function failureOf(error: ServiceError): string {
 
 function echoServer(front: Front, clock: Clock | undefined): Server {
   const server = new Server(createGrpcServerOptions());
-  const raw = { requestSerialize: (v: Buffer) => v, requestDeserialize: (v: Buffer) => v, responseSerialize: (v: Buffer) => v, responseDeserialize: (v: Buffer) => v };
+  const raw = {
+    requestSerialize: (v: Buffer) => v,
+    requestDeserialize: (v: Buffer) => v,
+    responseSerialize: (v: Buffer) => v,
+    responseDeserialize: (v: Buffer) => v,
+  };
   server.addService(
     {
       call: { path: ECHO, requestStream: false, responseStream: false, ...raw },

@@ -71,6 +71,12 @@ describe("the DER reader", () => {
     expect(time(0x17, "491231235959Z")()).toBe(Date.UTC(2049, 11, 31, 23, 59, 59));
     expect(time(0x17, "500101000000Z")()).toBe(Date.UTC(1950, 0, 1));
     expect(time(0x18, "20500101000000Z")()).toBe(Date.UTC(2050, 0, 1));
-    for (const [tag, text] of [[0x17, "4912312359Z"], [0x17, "490231000000Z"], [0x17, "491231240000Z"], [0x18, "20500101000000+0100"]] as const) expect(time(tag, text)).toThrow(DerError);
+    for (const [tag, text] of [
+      [0x17, "4912312359Z"],
+      [0x17, "490231000000Z"],
+      [0x17, "491231240000Z"],
+      [0x18, "20500101000000+0100"],
+    ] as const)
+      expect(time(tag, text)).toThrow(DerError);
   });
 });

@@ -28,8 +28,16 @@ describe("a trust bundle", () => {
     ["a block of other bytes", () => root.certificatePem + toPem("CERTIFICATE", Buffer.from("not a certificate")), "block 2 can't be read as a certificate"],
     ["a private key", () => root.certificatePem + root.keyPem, "block 2 is not a certificate"],
     ["a leaf", async () => (await issueCertificate({ name: "leaf", issuer: root, validForMs: DAY })).certificatePem, "block 1 is not a CA's certificate"],
-    ["a CA that may not sign", async () => (await issueCertificate({ name: "x", ca: true, usage: KEY_USAGE.cRLSign, validForMs: DAY })).certificatePem, "block 1 may not sign certificates"],
-    ["expired roots alone", async () => (await issueCertificate({ name: "x", ca: true, validFromMs: -2 * DAY, validForMs: -DAY })).certificatePem, "every certificate has expired"],
+    [
+      "a CA that may not sign",
+      async () => (await issueCertificate({ name: "x", ca: true, usage: KEY_USAGE.cRLSign, validForMs: DAY })).certificatePem,
+      "block 1 may not sign certificates",
+    ],
+    [
+      "expired roots alone",
+      async () => (await issueCertificate({ name: "x", ca: true, validFromMs: -2 * DAY, validForMs: -DAY })).certificatePem,
+      "every certificate has expired",
+    ],
   ])("with %s is refused, and the file named", async (_name, bundle, fault) => {
     const text = await bundle();
     expect(() => read(text)).toThrow(`bundle.pem: ${fault}`);
@@ -48,7 +56,11 @@ describe("a revocation list", () => {
     ["nothing (CVE-2022-41316, lesson 40)", () => "", "has no revocation list"],
     ["a certificate", () => root.certificatePem, "block 1 is not a revocation list"],
     ["other bytes", () => toPem("X509 CRL", Buffer.from("3003020101", "hex")), "block 1 can't be read as a revocation list"],
-    ["a list that its CA did not sign", async () => createCrl({ issuer: { x509: root.x509, keys: second.keys }, serials: [], nextUpdateMs: DAY }), "list 1 is not signed by the CA it names"],
+    [
+      "a list that its CA did not sign",
+      async () => createCrl({ issuer: { x509: root.x509, keys: second.keys }, serials: [], nextUpdateMs: DAY }),
+      "list 1 is not signed by the CA it names",
+    ],
   ])("file with %s is refused", async (_name, crl, fault) => {
     const text = await crl();
     expect(() => read(root.certificatePem, text)).toThrow(`crl.pem: ${fault}`);
@@ -57,6 +69,7 @@ describe("a revocation list", () => {
   test("whose bytes were changed is refused, wherever they were", async () => {
     const [block] = pemBlocks(await createCrl({ issuer: root, serials: ["0a"], nextUpdateMs: DAY }));
     const { der } = block!;
+    expect(der.length).toBeGreaterThan(100);
     for (let at = 0; at < der.length; at++) {
       const changed = Buffer.from(der);
       changed[at]! ^= 0x01;
