@@ -1,3 +1,4 @@
+// oxlint-disable-next-line import/no-unassigned-import -- @peculiar/x509 throws without it (finding C6)
 import "reflect-metadata";
 import { webcrypto } from "node:crypto";
 import * as x509 from "@peculiar/x509";
@@ -10,7 +11,12 @@ const CLIENT_AUTH = "1.3.6.1.5.5.7.3.2";
 const USAGE = x509.KeyUsageFlags;
 
 /** Key usages by name, for those who make certificates that are wrong on purpose. */
-export const KEY_USAGE = { digitalSignature: USAGE.digitalSignature, keyCertSign: USAGE.keyCertSign, cRLSign: USAGE.cRLSign, keyAgreement: USAGE.keyAgreement } as const;
+export const KEY_USAGE = {
+  digitalSignature: USAGE.digitalSignature,
+  keyCertSign: USAGE.keyCertSign,
+  cRLSign: USAGE.cRLSign,
+  keyAgreement: USAGE.keyAgreement,
+} as const;
 
 export interface Issued {
   readonly certificatePem: string;
@@ -77,7 +83,14 @@ export async function issueCertificate(request: CertificateRequest): Promise<Iss
           publicKey: keys.publicKey,
           signingKey: request.issuer.keys.privateKey,
         });
-  return { certificatePem: `${certificate.toString("pem")}\n`, keyPem: await keyPem(keys.privateKey), notAfter, serial: certificate.serialNumber, x509: certificate, keys };
+  return {
+    certificatePem: `${certificate.toString("pem")}\n`,
+    keyPem: await keyPem(keys.privateKey),
+    notAfter,
+    serial: certificate.serialNumber,
+    x509: certificate,
+    keys,
+  };
 }
 
 /** An issuer as it was written to disk. */
@@ -111,7 +124,10 @@ export async function createCrl(request: CrlRequest): Promise<string> {
 
 async function keyPem(key: webcrypto.CryptoKey): Promise<string> {
   const der = Buffer.from(await webcrypto.subtle.exportKey("pkcs8", key));
-  const lines = der.toString("base64").replaceAll(/(.{64})/g, "$1\n").trim();
+  const lines = der
+    .toString("base64")
+    .replaceAll(/(.{64})/g, "$1\n")
+    .trim();
   return `-----BEGIN PRIVATE KEY-----\n${lines}\n-----END PRIVATE KEY-----\n`;
 }
 

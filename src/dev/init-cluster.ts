@@ -30,7 +30,8 @@ export async function initCluster(dataDir: string, binaries: PostgresBinaries, a
     const initdb = await tether([binaries.initdb, ...flags, "--no-sync", "--no-instructions"], { account, logFile, signal: "INT", lastResort: "KILL" });
     if ((await initdb.exited) !== 0) throw new LeaseholdError("STORE_UNAVAILABLE", `initdb failed: ${firstError(await readFile(logFile, "utf8"))}`);
     await rename(half, dataDir).catch(async (cause: unknown) => {
-      if (!(await isFile(join(dataDir, "PG_VERSION")))) throw new LeaseholdError("STORE_UNAVAILABLE", `cannot make the data folder ${dataDir}: something else is there`, { cause });
+      if (!(await isFile(join(dataDir, "PG_VERSION"))))
+        throw new LeaseholdError("STORE_UNAVAILABLE", `cannot make the data folder ${dataDir}: something else is there`, { cause });
     });
   } finally {
     await Promise.all([half, passwordFile, logFile].map((path) => rm(path, { recursive: true, force: true })));

@@ -52,7 +52,8 @@ const LOG_LIMIT_BYTES = 8 * 1024 * 1024;
 
 /** @throws LeaseholdError STORE_UNAVAILABLE whose message is one clear line: port taken, data folder in use, path out of reach. */
 export async function startLocalPostgres(options: LocalPostgresOptions): Promise<LocalPostgres> {
-  if (process.platform === "win32") throw new LeaseholdError("STORE_UNAVAILABLE", "the local PostgreSQL needs Linux or macOS: use WSL, or a PostgreSQL of your own");
+  if (process.platform === "win32")
+    throw new LeaseholdError("STORE_UNAVAILABLE", "the local PostgreSQL needs Linux or macOS: use WSL, or a PostgreSQL of your own");
   const home = options.reachableHome ?? REACHABLE_HOME;
   const account = await unprivilegedAccount(options.userNamespace ?? true);
   const binaries = await reachableBinaries(options.binaries ?? (await embeddedPostgres()), account, home);
@@ -92,9 +93,9 @@ async function isPredecessorEnding(output: string, dataDir: string): Promise<boo
 
 /** As pg_ctl does: line 8 of the pid file says `ready`, and line 1 that it is this server's file and not one left behind. False: it ended. */
 async function isReady(server: Tethered, dataDir: string): Promise<boolean> {
-  let ended = false;
-  void server.exited.then(() => (ended = true));
-  for (const giveUpAt = Date.now() + READY_LIMIT_MS; !ended; await delay(10)) {
+  const end = new AbortController();
+  void server.exited.then(() => end.abort());
+  for (const giveUpAt = Date.now() + READY_LIMIT_MS; !end.signal.aborted; await delay(10)) {
     const lines = await pidFile(dataDir);
     if (lines[0] === String(server.pid) && lines[7]?.trim() === "ready") return true;
     if (Date.now() > giveUpAt) {
@@ -108,7 +109,8 @@ async function isReady(server: Tethered, dataDir: string): Promise<boolean> {
 function explain(output: string, dataDir: string, takenPort: number | undefined): string {
   if (takenPort !== undefined) return `cannot start PostgreSQL: port ${takenPort} of 127.0.0.1 is in use by another program`;
   const holder = /\(PID (\d+)\)/.exec(output)?.[1];
-  if (/lock file "postmaster.pid" already exists/.test(output)) return `cannot start PostgreSQL: the data folder ${dataDir} is in use by another one (PID ${holder ?? "unknown"})`;
+  if (/lock file "postmaster.pid" already exists/.test(output))
+    return `cannot start PostgreSQL: the data folder ${dataDir} is in use by another one (PID ${holder ?? "unknown"})`;
   const reason = output.split("\n").find((line) => line.includes("FATAL:")) ?? output.trim().split("\n").at(-1) ?? "";
   return `cannot start PostgreSQL on ${dataDir}: ${reason.replace(/^.*FATAL:\s*/, "") || "it ended without a word"}`;
 }

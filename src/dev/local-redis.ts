@@ -41,7 +41,15 @@ export async function startLocalRedis(folder: string, port: number, server: stri
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const configFile = join(folder, "redis.conf");
   const logFile = join(folder, "redis.log");
-  const config = ["bind 127.0.0.1", `port ${port}`, `requirepass ${password}`, `dir ${JSON.stringify(folder)}`, 'save ""', "appendonly no", "maxmemory-policy noeviction"];
+  const config = [
+    "bind 127.0.0.1",
+    `port ${port}`,
+    `requirepass ${password}`,
+    `dir ${JSON.stringify(folder)}`,
+    'save ""',
+    "appendonly no",
+    "maxmemory-policy noeviction",
+  ];
   // Removed first: `mode` counts only for a new file.
   for (const file of [configFile, logFile]) rmSync(file, { force: true });
   writeFileSync(configFile, `${config.join("\n")}\n`, { mode: 0o600, flag: "wx" });
@@ -54,7 +62,10 @@ export async function startLocalRedis(folder: string, port: number, server: stri
     if (!ended && Date.now() < giveUpAt) continue;
     await redis.end();
     const taken = readFileSync(logFile, "utf8").includes("Address already in use");
-    throw new LeaseholdError("STORE_UNAVAILABLE", taken ? `cannot start Redis: port ${port} of 127.0.0.1 is in use by another program` : `cannot start Redis: see ${logFile}`);
+    throw new LeaseholdError(
+      "STORE_UNAVAILABLE",
+      taken ? `cannot start Redis: port ${port} of 127.0.0.1 is in use by another program` : `cannot start Redis: see ${logFile}`,
+    );
   }
   return { url: `redis://:${password}@127.0.0.1:${port}`, port, pid: redis.pid, exited: redis.exited, stop: () => redis.end() };
 }

@@ -39,7 +39,10 @@ export async function ensureDevPki(folder: string, now = Date.now()): Promise<De
   const ca = identity("ca");
   if (read(ca, now + LEAF_MS) === undefined) {
     const { issueCertificate } = await import("./certificates.ts");
-    write(ca, await issueCertificate({ name: "leasehold development CA", ca: true, uris: [`spiffe://${DEV_TRUST_DOMAIN}`], validForMs: CA_MS + now - Date.now() }));
+    write(
+      ca,
+      await issueCertificate({ name: "leasehold development CA", ca: true, uris: [`spiffe://${DEV_TRUST_DOMAIN}`], validForMs: CA_MS + now - Date.now() }),
+    );
   }
   const authority = new X509Certificate(readFileSync(ca.certificate));
   const stale = Object.keys(LEAVES).filter((name) => !read(identity(name), now + RENEW_MS)?.verify(authority.publicKey));

@@ -12,7 +12,12 @@ const DAY = 86_400_000;
 const FILES = ["ca", "server", "admin", "demo-app"].flatMap((name) => [`${name}.crt`, `${name}.key`]).toSorted();
 
 const cert = (folder: string, name: string): X509Certificate => new X509Certificate(readFileSync(join(folder, `${name}.crt`)));
-const contents = (folder: string): Record<string, string> => Object.fromEntries(readdirSync(folder).toSorted().map((name) => [name, readFileSync(join(folder, name), "utf8")]));
+const contents = (folder: string): Record<string, string> =>
+  Object.fromEntries(
+    readdirSync(folder)
+      .toSorted()
+      .map((name) => [name, readFileSync(join(folder, name), "utf8")]),
+  );
 
 describe("the development PKI", () => {
   test("has a CA, a server and two clients with SPIFFE ids; keys are 0600 in a 0700 folder", async () => {

@@ -57,7 +57,10 @@ describe("data", () => {
     const server = await start({ dataDir: join(tempFolder("pg"), "data") });
     const client = new pg.Client({ host: "127.0.0.1", port: server.port, user: "postgres", password: "wrong", database: "postgres" });
     await expect(client.connect()).rejects.toThrow("password authentication failed");
-    const [row] = await query(server, "select datlocprovider, datlocale, (select setting from pg_hba_file_rules, lateral (select auth_method as setting) m group by 1) as auth from pg_database where datname = 'postgres'");
+    const [row] = await query(
+      server,
+      "select datlocprovider, datlocale, (select setting from pg_hba_file_rules, lateral (select auth_method as setting) m group by 1) as auth from pg_database where datname = 'postgres'",
+    );
     expect(row).toEqual({ datlocprovider: "b", datlocale: "C.UTF-8", auth: "scram-sha-256" });
   });
 
@@ -85,7 +88,9 @@ describe("data", () => {
     const folder = tempFolder("pg");
     const dataDir = join(folder, "data");
     const program = startProgram(process.execPath, [HOLD, "postgres", dataDir]);
-    const half = await until("the cluster being made", () => readdirSync(folder).find((name) => name.includes(".half-") && existsSync(join(folder, name, "PG_VERSION"))));
+    const half = await until("the cluster being made", () =>
+      readdirSync(folder).find((name) => name.includes(".half-") && existsSync(join(folder, name, "PG_VERSION"))),
+    );
     program.signal("SIGKILL");
     await program.ended;
     expect(existsSync(dataDir)).toBe(false);
@@ -98,7 +103,10 @@ describe("data", () => {
     const dataDir = join(tempFolder("pg"), "data");
     const both = await Promise.allSettled([start({ dataDir }), start({ dataDir })]);
     expect(both.map((one) => one.status).toSorted()).toEqual(["fulfilled", "rejected"]);
-    expect(both.find((one) => one.status === "rejected")?.reason).toMatchObject({ reason: "STORE_UNAVAILABLE", message: expect.stringContaining("in use by another one") as string });
+    expect(both.find((one) => one.status === "rejected")?.reason).toMatchObject({
+      reason: "STORE_UNAVAILABLE",
+      message: expect.stringContaining("in use by another one") as string,
+    });
   });
 });
 
@@ -118,7 +126,10 @@ describe("what is in the way is one clear line", () => {
     onTestFinished(() => void holder.close());
     const { port } = holder.address() as { port: number };
     const failure = startLocalPostgres({ dataDir: join(tempFolder("pg"), "data"), port, password: "password" });
-    await expect(failure).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE", message: `cannot start PostgreSQL: port ${port} of 127.0.0.1 is in use by another program` });
+    await expect(failure).rejects.toMatchObject({
+      reason: "STORE_UNAVAILABLE",
+      message: `cannot start PostgreSQL: port ${port} of 127.0.0.1 is in use by another program`,
+    });
   });
 
   test("a data folder that is something else", async () => {
@@ -168,12 +179,21 @@ describe("it lives as long as its parent", () => {
   });
 
   test.runIf(process.platform === "linux")("finding C7: nothing of the parent's environment reaches it, and no password its command line", async () => {
-    const program = startProgram(process.execPath, [HOLD, "postgres", join(tempFolder("pg"), "data")], { env: { LEASEHOLD_KMS_KEY: "canary-of-c7", CANARY: "canary-of-c7" } });
+    const program = startProgram(process.execPath, [HOLD, "postgres", join(tempFolder("pg"), "data")], {
+      env: { LEASEHOLD_KMS_KEY: "canary-of-c7", CANARY: "canary-of-c7" },
+    });
     const { pid } = await held(program);
     expect(readFileSync(`/proc/${program.pid}/environ`, "utf8")).toContain("canary-of-c7");
     for (const one of [pid, groupOf(pid)]) {
-      const environment = readFileSync(`/proc/${one}/environ`, "utf8").split("\0").filter((line) => line !== "");
-      expect(environment.map((line) => line.split("=")[0]!).filter((name) => !["PWD", "OLDPWD", "SHLVL", "_"].includes(name)).toSorted()).toEqual(["LC_ALL", "PATH"]);
+      const environment = readFileSync(`/proc/${one}/environ`, "utf8")
+        .split("\0")
+        .filter((line) => line !== "");
+      expect(
+        environment
+          .map((line) => line.split("=")[0]!)
+          .filter((name) => !["PWD", "OLDPWD", "SHLVL", "_"].includes(name))
+          .toSorted(),
+      ).toEqual(["LC_ALL", "PATH"]);
       expect(readFileSync(`/proc/${one}/cmdline`, "utf8")).not.toContain("password");
     }
   });
@@ -233,7 +253,8 @@ describe.runIf(ROOT)("finding 38: started as root", () => {
   });
 
   test("a normal user starts it as itself", async ({ skip }) => {
-    const reachable = spawnSync(process.execPath, ["-e", "require('fs').readdirSync(process.argv[1])", dirname(HOLD)], { uid: nobody, gid: nobody }).status === 0;
+    const reachable =
+      spawnSync(process.execPath, ["-e", "require('fs').readdirSync(process.argv[1])", dirname(HOLD)], { uid: nobody, gid: nobody }).status === 0;
     skip(!reachable, "the project lies where only root may enter");
     const folder = openFolder();
     chownSync(folder, nobody, nobody);
@@ -248,7 +269,9 @@ test("a database of the run is the owner's, migrated, alone, and no superuser's"
   const [db, other, empty] = await Promise.all([freshDatabase(), freshDatabase("migrated"), freshDatabase("empty")]);
   const client = new pg.Client({ connectionString: db.url });
   await client.connect();
-  const { rows } = await client.query("select current_user, (select rolsuper from pg_roles where rolname = current_user) as super, to_regclass('schema_migration') is not null as migrated");
+  const { rows } = await client.query(
+    "select current_user, (select rolsuper from pg_roles where rolname = current_user) as super, to_regclass('schema_migration') is not null as migrated",
+  );
   expect(rows).toEqual([{ current_user: "leasehold", super: false, migrated: true }]);
   await client.query("create table mine ()");
   await client.end();

@@ -18,7 +18,9 @@ export function redisServer(): string {
     const installed = findRedis();
     if (installed !== undefined) return installed;
   }
-  throw new Error("the tests need redis-server or valkey-server on the PATH: install it (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis) and run them again");
+  throw new Error(
+    "the tests need redis-server or valkey-server on the PATH: install it (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis) and run them again",
+  );
 }
 
 function has(program: string): boolean {

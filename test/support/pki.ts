@@ -117,7 +117,11 @@ export async function crl(by: AuthorityName, serials: readonly string[] = [], ne
 }
 
 /** `<name>.crt` and `<name>.key` (0600) in `folder`; writing again replaces them, as a renewal does. */
-export function writeIdentity(folder: string, name: string, { certificatePem, keyPem }: Pick<TestIdentity, "certificatePem" | "keyPem">): { readonly certificate: string; readonly key: string } {
+export function writeIdentity(
+  folder: string,
+  name: string,
+  { certificatePem, keyPem }: Pick<TestIdentity, "certificatePem" | "keyPem">,
+): { readonly certificate: string; readonly key: string } {
   const files = { certificate: join(folder, `${name}.crt`), key: join(folder, `${name}.key`) };
   writeFileSync(files.certificate, certificatePem);
   writeFileSync(files.key, keyPem, { mode: 0o600 });

@@ -82,7 +82,13 @@ export async function freshCluster(settings: Readonly<Record<string, string>> = 
   const superuser = { user: SUPERUSER, password: randomBytes(16).toString("hex") };
   let all = { ...TEST_SETTINGS, ...settings };
   const start = (port?: number): Promise<LocalPostgres> =>
-    startLocalPostgres({ dataDir, settings: all, password: superuser.password, ...(port === undefined ? {} : { port }), ...(binaries === undefined ? {} : { binaries }) });
+    startLocalPostgres({
+      dataDir,
+      settings: all,
+      password: superuser.password,
+      ...(port === undefined ? {} : { port }),
+      ...(binaries === undefined ? {} : { binaries }),
+    });
   let server = await start();
   const { port } = server;
   return {
@@ -111,7 +117,13 @@ async function asSuperuser(port: number, login: Login, sql: string): Promise<voi
   await query(port, login, sql);
 }
 
-async function query<R extends pg.QueryResultRow>(port: number, login: Login, sql: string, values: readonly unknown[] = [], database = "postgres"): Promise<R[]> {
+async function query<R extends pg.QueryResultRow>(
+  port: number,
+  login: Login,
+  sql: string,
+  values: readonly unknown[] = [],
+  database = "postgres",
+): Promise<R[]> {
   const client = new pg.Client({ host: "127.0.0.1", port, ...login, database });
   client.on("error", () => {});
   await client.connect();
