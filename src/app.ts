@@ -16,6 +16,10 @@ import { TokenBox } from "./crypto/token.ts";
 import { ENGINES } from "./engines/registry.ts";
 import { parseSpiffeId } from "./identity/spiffe-id.ts";
 import { openKms } from "./kms/registry.ts";
+import { housekeeping } from "./housekeeping.ts";
+import { createLedger } from "./leases/ledger.ts";
+import { revokeLeasesWork } from "./leases/revoke-many.ts";
+import { DEFAULT_LEASE_SETTINGS } from "./leases/settings.ts";
 import { Operations } from "./operations/operations.ts";
 import { rewrapWork } from "./operations/rewrap.ts";
 import { bootstrapAdministrators } from "./policy/bootstrap.ts";
@@ -30,13 +34,20 @@ import { Pipeline } from "./rpc/pipeline.ts";
 import { RequestKeys } from "./rpc/request-key.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { auditService } from "./rpc/services/audit.ts";
+import { credentialService } from "./rpc/services/credentials.ts";
 import { identityService } from "./rpc/services/identity.ts";
+import { leaseService } from "./rpc/services/leases.ts";
 import { operationService } from "./rpc/services/operations.ts";
 import { operatorService } from "./rpc/services/operator.ts";
 import { policyService } from "./rpc/services/policies.ts";
 import { secretService } from "./rpc/services/secrets.ts";
 import { watchService } from "./rpc/services/watch.ts";
 import { SERVICES } from "./rpc/methods.ts";
+import { DueIndex } from "./schedule/due-index.ts";
+import { Jobs } from "./schedule/jobs.ts";
+import { Nudge } from "./schedule/nudge.ts";
+import { createRedis, statusOf } from "./schedule/redis.ts";
+import { keyringApplier } from "./crypto/applier.ts";
 import { secretApplier } from "./secrets/applier.ts";
 import { SecretReader } from "./secrets/read.ts";
 import { SecretWriter } from "./secrets/write.ts";
@@ -45,6 +56,7 @@ import { GroupCommitter } from "./store/group-committer.ts";
 import { seedRecords } from "./store/keyring.ts";
 import { LateCommitter } from "./store/late-committer.ts";
 import { LedgerClock } from "./store/ledger-clock.ts";
+import { findLease } from "./store/leases.ts";
 import { migrate } from "./store/migrate.ts";
 import { findOperation } from "./store/operations.ts";
 import { openState } from "./store/state.ts";
@@ -68,6 +80,8 @@ const HEALTH_MS = 1000;
 /** Not serving once the feed has not reached the store for so long. */
 const STALE_MS = 10_000;
 const TELEMETRY_STOP_MS = 3000;
+/** For connections, once their calls have ended. */
+const FRONT_DRAIN_MS = 1000;
 
 /**
  * Builds every object in dependency order and starts to serve. Throws a LeaseholdError with one clear line (configuration, store, key, port). A keyring that does
@@ -78,11 +92,12 @@ export async function startApp(config: Config, env: NodeJS.ProcessEnv = process.
   const telemetry = await startTelemetry(env, metrics, VERSION);
   const log = createLog(config.logLevel, telemetry.logDestination);
   const stops: (() => Promise<void>)[] = [() => telemetry.stop(TELEMETRY_STOP_MS)];
+  const drains: (() => Promise<void>)[] = [];
   const stop = once(async () => {
-    for (const end of stops.toReversed()) await end().catch((error: Error) => log.warn({ error: error.message }, "a part did not stop well"));
+    for (const end of [...drains, ...stops.toReversed()]) await end().catch((error: Error) => log.warn({ error: error.message }, "a part did not stop well"));
   });
   try {
-    const address = await build(config, env, { metrics, log, stops, spans: telemetry.spans });
+    const address = await build(config, env, { metrics, log, stops, drains, spans: telemetry.spans });
     return { address, stop };
   } catch (error) {
     await stop();
@@ -95,10 +110,12 @@ interface Process {
   readonly log: Log;
   /** What ends the parts, in the order they were started. */
   readonly stops: (() => Promise<void>)[];
+  /** What ends the calls under way, before any part is ended. */
+  readonly drains: (() => Promise<void>)[];
   readonly spans: Awaited<ReturnType<typeof startTelemetry>>["spans"];
 }
 
-async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, stops, spans }: Process): Promise<string> {
+async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, stops, drains, spans }: Process): Promise<string> {
   const processId = randomUUID();
   const startedAt = Date.now();
 
@@ -119,7 +136,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const catalog = new Catalog(db);
   const reader = new SecretReader(db, keyring, clock);
   const hub = new Hub();
-  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader)], log);
+  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader), keyringApplier(keyring)], log);
   feed.listen(hub);
   metrics.observe("leasehold_revision", "Newest revision this process has applied.", () => feed.applied);
   metrics.observe("leasehold_watches", "Open watches.", () => hub.size);
@@ -133,8 +150,35 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     maxConnections: 8,
   });
   stops.push(() => targets.close());
+  const redis = config.redisUrl === "" ? undefined : createRedis(config.redisUrl, log);
+  const nudge = redis === undefined ? undefined : new Nudge(redis);
+  stops.push(async () => {
+    nudge?.close();
+    redis?.disconnect();
+  });
   const operations = new Operations(db, committer, log);
+  const ledger = createLedger({
+    db,
+    clock,
+    catalog,
+    targets,
+    keyring,
+    committer,
+    index: redis === undefined ? undefined : new DueIndex(redis),
+    instance: state.instance,
+    settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
+    sweepMs: config.leases.sweepMs,
+    log,
+    metrics,
+  });
   operations.register(rewrapWork(db, keyring));
+  operations.register(
+    revokeLeasesWork(db, ledger.revoker, (id, path) => {
+      const principal = parseSpiffeId(id);
+      return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
+    }),
+  );
+  const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
   const pages = new PageTokens(new TokenBox(keyring, "page-token"));
 
@@ -148,9 +192,12 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
   };
   const resources: Resources = {
-    lease: async () => undefined,
+    lease: async (id) => {
+      const found = isUuid(id) ? await findLease(db, id) : undefined;
+      return found === undefined ? undefined : { rolePath: found.path, owner: found.principal };
+    },
     operation: async (id) => {
-      const found = await findOperation(db, id);
+      const found = isUuid(id) ? await findOperation(db, id) : undefined;
       return found === undefined ? undefined : { owner: found.principal };
     },
     defaultTtlMs: (path) => catalog.role(path)?.defaultTtlMs,
@@ -175,11 +222,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     epoch: String(feed.epoch),
     revision: BigInt(feed.applied),
     startTime: timestampFromMs(startedAt),
-    redis: "absent",
+    redis: statusOf(redis),
     warnings: [...front.status().warnings, ...(keyring.sealed ? [keyring.problem] : [])],
   });
   const methods = [
-    ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: new SecretWriter(db, keyring, committer, reader), pages, requests, freshness: feed })),
+    ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: secrets, pages, requests, freshness: feed })),
+    ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests)),
+    ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
     ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
     ...pipeline.bind(SERVICES.PolicyService, policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId })),
     ...pipeline.bind(SERVICES.AuditService, auditService(db, kms, systemClock)),
@@ -202,7 +251,9 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
         fingerprint: (value) => fingerprints.of(value),
         committed: (tail, answer) => {
           chains.grown(tail);
-          if (answer.changed) feed.nudge();
+          if (!answer.changed) return;
+          feed.nudge();
+          nudge?.publish(answer.revision);
         },
       },
       log,
@@ -215,8 +266,16 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     await feed.start();
     stops.push(() => feed.stop());
     if (await bootstrapAdministrators(db, committer, config.administrators, log)) await feed.catchUp(feed.applied + 1);
+    nudge?.onNudge(() => feed.nudge());
+    ledger.clockwork.start();
     operations.look();
-    stops.push(() => operations.stop());
+    const jobs = new Jobs(housekeeping(db, secrets, operations, config.changes.keepMs), log);
+    jobs.start();
+    stops.push(
+      () => operations.stop(),
+      () => ledger.clockwork.stop(),
+      () => jobs.stop(),
+    );
     pipeline.admission.sealed = false;
     const check = (): void => rpc.health.set(audit.healthy && feed.lagMs < STALE_MS);
     check();
@@ -229,10 +288,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   else retryUnseal(keyring, open, log, stops);
 
   await front.start(rpc.grpc);
-  stops.push(async () => {
-    await rpc.drain(config.drainMs);
-    await front.drain(1000);
-  });
+  drains.push(
+    () => rpc.drain(config.drainMs),
+    () => front.drain(FRONT_DRAIN_MS),
+  );
   if (config.metricsListen !== "") {
     const listener = new PrometheusListener(metrics, config.metricsListen);
     await listener.start();
@@ -261,4 +320,10 @@ function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stop
 function once(run: () => Promise<void>): () => Promise<void> {
   let running: Promise<void> | undefined;
   return () => (running ??= run());
+}
+
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+function isUuid(value: string): boolean {
+  return UUID.test(value);
 }

@@ -1,4 +1,5 @@
 import { type Change, POLICY_CHANGED } from "../model/event.ts";
+import type { PolicyDocument } from "../model/policy.ts";
 import type { Db } from "../store/db.ts";
 import { policiesNamed, policyPage } from "../store/policies.ts";
 import type { PolicyStore } from "./store.ts";
@@ -18,15 +19,17 @@ export class PolicyLoader {
   }
 
   async reset(): Promise<void> {
-    const found = new Set<string>();
+    // All pages in one change: between two of them a later page's denies would be missing.
+    const put: PolicyDocument[] = [];
     for (let after = ""; ; ) {
       const page = await policyPage(this.#db, after, PAGE);
-      await this.#store.apply({ revision: this.#store.current.revision, put: page.map((record) => record.document) });
-      for (const record of page) found.add(record.document.name);
+      put.push(...page.map((record) => record.document));
       if (page.length < PAGE) break;
       after = page.at(-1)!.document.name;
     }
-    await this.#store.apply({ revision: this.#store.current.revision, remove: [...this.#known].filter((name) => !found.has(name)) });
+    const found = new Set(put.map((document) => document.name));
+    const remove = [...this.#known].filter((name) => !found.has(name));
+    await this.#store.apply({ revision: this.#store.current.revision, put, remove });
     this.#known.clear();
     for (const name of found) this.#known.add(name);
   }

@@ -31,7 +31,6 @@ async function answerAll(reader: SecretReader, request: BatchGetSecretsRequest, 
   let bytes = 0;
   const results: Result[] = [];
   for (const item of request.requests) {
-    // oxlint-disable-next-line no-await-in-loop -- cached items answer at once; a burst of loads in parallel would take the whole pool
     results.push(await answerItem(item));
   }
   return { results };

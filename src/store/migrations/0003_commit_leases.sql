@@ -18,10 +18,10 @@ begin
   if not exists (select from role where namespace_id = 1 and path = c->>'path' and uid = (a->>'role_uid')::uuid and generation = (a->>'role_generation')::bigint) then
     return refuse('STALE');
   end if;
-  insert into lease (id, namespace_id, path, target_uid, principal, request_id, request_hash, state, username, owned_objects, sealed, key_id, default_ttl_ms,
+  insert into lease (id, namespace_id, path, target_uid, principal, request_id, request_hash, state, username, system_identifier, owned_objects, sealed, key_id, default_ttl_ms,
       issued_at, expire_at, renew_at, max_expire_at, deadline_at, next_action_at, trace_id)
     values ((a->>'id')::uuid, 1, c->>'path', (a->>'target_uid')::uuid, c->'actor'->>'principal', (a->>'request_id')::uuid, a->>'request_hash', 'PENDING', a->>'username',
-      a->'owned_objects', decode(a->>'sealed', 'base64'), (a->>'key_id')::integer, (a->>'default_ttl_ms')::bigint,
+      a->>'system_identifier', a->'owned_objects', decode(a->>'sealed', 'base64'), (a->>'key_id')::integer, (a->>'default_ttl_ms')::bigint,
       t, t + (a->>'ttl_ms')::bigint * interval '1 ms', t + (a->>'renew_ms')::bigint * interval '1 ms', t + (a->>'max_ttl_ms')::bigint * interval '1 ms',
       t + (a->>'deadline_ms')::bigint * interval '1 ms', t + (a->>'rollback_ms')::bigint * interval '1 ms', c->'actor'->>'traceId');
   return done(jsonb_build_object('issued_at', iso(t)));

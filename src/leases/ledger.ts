@@ -1,0 +1,76 @@
+import type { Log } from "../base/log.ts";
+import type { Metrics } from "../base/metrics.ts";
+import type { Catalog } from "../catalog/catalog.ts";
+import type { OpenTargets } from "../catalog/open-targets.ts";
+import type { Keyring } from "../crypto/keyring.ts";
+import { Clockwork } from "../schedule/clockwork.ts";
+import type { DueIndex } from "../schedule/due-index.ts";
+import type { Committer } from "../store/command.ts";
+import type { Db } from "../store/db.ts";
+import type { LedgerClock } from "../store/ledger-clock.ts";
+import { LeaseActor } from "./act.ts";
+import { Breakers } from "./breaker.ts";
+import type { Due } from "./due.ts";
+import { LeaseIssuer } from "./issue.ts";
+import { LeaseRenewer } from "./renew.ts";
+import { LeaseRevoker } from "./revoke.ts";
+import type { LeaseSettings } from "./settings.ts";
+import { TargetClocks } from "./target-clock.ts";
+
+export interface LedgerDeps {
+  readonly db: Db;
+  readonly clock: LedgerClock;
+  readonly catalog: Catalog;
+  readonly targets: OpenTargets;
+  readonly keyring: Keyring;
+  readonly committer: Committer;
+  readonly index: DueIndex | undefined;
+  readonly instance: string;
+  readonly settings: LeaseSettings;
+  readonly sweepMs: number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+const CONCURRENCY = 32;
+const PER_TARGET = 6;
+
+/** The lease ledger: who issues, renews and revokes, and the clockwork that does what is due. */
+export interface Ledger {
+  readonly issuer: LeaseIssuer;
+  readonly renewer: LeaseRenewer;
+  readonly revoker: LeaseRevoker;
+  readonly clockwork: Clockwork;
+}
+
+export function createLedger(deps: LedgerDeps): Ledger {
+  const { db, clock, targets, committer, settings, log, metrics } = deps;
+  // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
+  const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id) };
+  const revoker = new LeaseRevoker({
+    db,
+    targets,
+    committer,
+    due,
+    breakers: new Breakers(),
+    settings,
+    log,
+    revoked: metrics.counter("leasehold_leases_revoked_total", "Logins taken away, expired ones included."),
+    failed: metrics.counter("leasehold_lease_actions_failed_total", "Tries on a target that failed and will be repeated."),
+  });
+  const actor = new LeaseActor({ db, targets, committer, revoker, due, settings, log });
+  const clockwork = new Clockwork(
+    {
+      db,
+      clock,
+      index: deps.index,
+      act: (found) => actor.act(found),
+      log,
+      claimed: metrics.counter("leasehold_leases_due_total", "Due leases this process took up."),
+    },
+    { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET },
+  );
+  const issuer = new LeaseIssuer({ db, catalog: deps.catalog, targets, clocks: new TargetClocks(), keyring: deps.keyring, committer, due, instance: deps.instance, settings, log });
+  const renewer = new LeaseRenewer({ db, targets, committer, due, settings });
+  return { issuer, renewer, revoker, clockwork };
+}

@@ -1,0 +1,72 @@
+import { invalid, LeaseholdError } from "../base/errors.ts";
+
+/**
+ * The life of a lease. Every move is a compare-and-set on the row's generation, made by `commit_changes()`.
+ *
+ *   PENDING ──▶ ACTIVE ──▶ REVOKING ──▶ REVOKED
+ *      │                      ▲            │
+ *      ├──────────────────────┤            │   (a probe found a login under a terminal row)
+ *      ▼                      └────────────┤
+ *   ROLLED_BACK ──────────────────────────▶┘
+ *
+ * PENDING: committed, the target is being asked. Rolled back only once the creation's deadline has passed on the target's clock and its statement can't be
+ * running any more; if the login is there then, it goes the way of a revocation. REVOKING never gives up. A terminal row is probed once more when the login's own
+ * VALID UNTIL has passed, then nothing is due.
+ */
+export type LeaseState = "PENDING" | "ACTIVE" | "REVOKING" | "REVOKED" | "ROLLED_BACK";
+export const LIVE_STATES: readonly LeaseState[] = ["PENDING", "ACTIVE", "REVOKING"];
+
+export type EndCause = "EXPIRED" | "REVOKED" | "UNDELIVERED" | "ISSUE_FAILED";
+
+/** A lease as stored, without its sealed password. Times are Unix milliseconds, by the database's clock. */
+export interface LeaseRecord {
+  readonly id: string;
+  /** Role path. */
+  readonly path: string;
+  readonly targetUid: string;
+  readonly principal: string;
+  readonly state: LeaseState;
+  readonly generation: number;
+  readonly username: string;
+  readonly oid: string | undefined;
+  readonly systemIdentifier: string | undefined;
+  /** What a client connects with, without the password. */
+  readonly connection: Readonly<Record<string, string>>;
+  readonly ownedObjects: unknown;
+  readonly issuedAt: number;
+  readonly expireAt: number;
+  readonly renewAt: number;
+  readonly maxExpireAt: number;
+  /** Set while a renewal is under way: where it will end. */
+  readonly renewingTo: number | undefined;
+  readonly nextActionAt: number | undefined;
+  readonly attempts: number;
+  readonly problem: string | undefined;
+  readonly stalled: boolean;
+  readonly endCause: EndCause | undefined;
+  readonly endedAt: number | undefined;
+  readonly delivered: boolean;
+  readonly traceId: string;
+}
+
+/** Tries after which a revocation that still fails is said to be stalled. It is tried on for ever. */
+export const STALLED_AFTER = 6;
+
+/** Between tries: 1 s doubling to 5 minutes, with jitter (base/retry.ts). */
+export const RETRY_BASE_MS = 1000;
+export const RETRY_CAP_MS = 300_000;
+
+/** The TTL a request gets. Throws TTL_ABOVE_MAXIMUM (never cut in silence, lesson 12) and REQUEST_INVALID below a second. */
+export function effectiveTtl(asked: number | undefined, role: { readonly defaultTtlMs: number; readonly maxTtlMs: number }): number {
+  const ttl = asked ?? role.defaultTtlMs;
+  if (ttl > role.maxTtlMs) {
+    throw new LeaseholdError("TTL_ABOVE_MAXIMUM", "ttl", { metadata: { maximum: `${role.maxTtlMs / 1000}s`, source: "role.max_ttl" } });
+  }
+  if (ttl < 1000) throw invalid("ttl", "must be at least 1 s");
+  return ttl;
+}
+
+/** When a well-behaved client renews: two thirds of the TTL, up to 5 % earlier, so that leases of one moment don't renew at one moment (lesson 13). Jitter only shortens. */
+export function renewShare(random: () => number = Math.random): number {
+  return (2 / 3) * (1 - 0.05 * random());
+}

@@ -1,0 +1,24 @@
+import { type CredentialService, IssueCredentialRequestSchema } from "../../gen/leasehold/v1/credential_service_pb.ts";
+import type { LeaseIssuer } from "../../leases/issue.ts";
+import { durationMs } from "../convert.ts";
+import type { Handlers } from "../definition.ts";
+import type { RequestKeys } from "../request-key.ts";
+import { leaseMessage } from "./lease-messages.ts";
+
+export function credentialService(issuer: LeaseIssuer, requests: RequestKeys): Handlers<typeof CredentialService> {
+  return {
+    async issueCredential(request, call) {
+      const issued = await issuer.issue(call.path, durationMs(request.ttl, "ttl"), call.actor(), requests.of(IssueCredentialRequestSchema, request));
+      call.recorded = issued.recorded;
+      call.lease = issued.lease.id;
+      call.onUndelivered(() => void issuer.undelivered(issued.lease.id));
+      const data = { ...issued.lease.connection, password: issued.password.revealText() };
+      issued.password.wipe();
+      return {
+        lease: leaseMessage(issued.lease),
+        data: Object.fromEntries(Object.entries(data).map(([name, value]) => [name, { kind: { case: "text" as const, value } }])),
+        revision: BigInt(issued.revision),
+      };
+    },
+  };
+}
