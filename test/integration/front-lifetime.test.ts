@@ -106,7 +106,7 @@ describe("an open connection", () => {
 
 describe("a drain", () => {
   test("lets calls end, ends streams at the deadline, and leaves no socket", async () => {
-    const t = await start();
+    const t = await start({ limits: { ...DEFAULT_FRONT_LIMITS, handshakeMs: 600_000 } });
     const client = t.client(await t.issue());
     const stream = client.stream();
     await once(stream, "data");

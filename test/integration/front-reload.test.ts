@@ -31,7 +31,7 @@ describe("a reload", () => {
     const caller = async (makeClient: () => ReturnType<TestFront["client"]>, fresh: boolean): Promise<void> => {
       let client = makeClient();
       while (load.on) {
-        await client.call(1);
+        await client.call(fresh ? 0 : 40);
         calls++;
         if (fresh) {
           client.close();

@@ -119,7 +119,8 @@ describe("with two trust domains (finding 7)", () => {
 
   test("the look-alike chain is refused, with one domain and with two", async () => {
     const between = await issueCertificate({ name: "Inter X", ca: true, issuer: beta, validForMs: DAY });
-    const impostor = await issueCertificate({ name: "acme root", ca: true, validForMs: DAY });
+    // Names and key identifiers are acme's root; the signature is another key's.
+    const impostor = { x509: acme.root.x509, keys: { publicKey: acme.root.keys.publicKey, privateKey: foreign.keys.privateKey } };
     const lookAlike = await issueCertificate({ name: "Inter X", ca: true, issuer: impostor, validFromMs: -2 * DAY, validForMs: -DAY });
     const claim = await both.issue({ issuer: between, uris: ["spiffe://acme.test/ns/admin/sa/root"] });
     for (const chain of [lookAlike.certificatePem + acme.root.certificatePem, between.certificatePem + lookAlike.certificatePem + acme.root.certificatePem]) {

@@ -81,13 +81,16 @@ describe("the path", () => {
   });
 
   test("finding 7: an unsigned look-alike of the intermediate that names our root is no path", async () => {
-    const real = await ca("Inter X", other);
-    const leaf = await issue({ uris: [APP], issuer: real });
-    // The same name and key, but issued "by" our root with another key's signature.
-    const impostor = await ca("acme root");
-    const lookAlike = await issueCertificate({ name: "Inter X", ca: true, issuer: { x509: impostor.x509, keys: impostor.keys }, validForMs: DAY });
+    // Names and key identifiers are our root's; the signature is another key's.
+    const forger = { x509: root.x509, keys: { publicKey: root.keys.publicKey, privateKey: other.keys.privateKey } };
+    const lookAlike = await issueCertificate({ name: "Inter X", ca: true, issuer: forger, validForMs: DAY });
+    expect(pem(lookAlike).checkIssued(pem(root))).toBe(true);
+    const leaf = await issue({ uris: [APP], issuer: lookAlike });
     expect(identify([leaf, lookAlike, root])).toEqual({ refusal: "UNTRUSTED" });
-    expect(identify([leaf, real, lookAlike, root])).toEqual({ refusal: "UNTRUSTED" });
+    const real = await ca("Inter X", other);
+    expect(identify([await issue({ uris: [APP], issuer: real }), real, lookAlike, root])).toEqual({ refusal: "UNTRUSTED" });
+    // And a leaf that says our root made it.
+    expect(identify([await issue({ uris: [APP], issuer: forger })])).toEqual({ refusal: "UNTRUSTED" });
   });
 
   test("over an expired intermediate is refused, as is one over a leaf", async () => {
