@@ -59,7 +59,7 @@ import { LedgerClock } from "./store/ledger-clock.ts";
 import { findLease } from "./store/leases.ts";
 import { migrate } from "./store/migrate.ts";
 import { findOperation } from "./store/operations.ts";
-import { openState } from "./store/state.ts";
+import { openState, type StoreState } from "./store/state.ts";
 import { startTelemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
 import { Feed } from "./watch/feed.ts";
@@ -122,8 +122,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   // The store and what is sealed in it.
   const kms = openKms(config.kms, env);
   await migrate(clientConfig(config.store));
-  const single = new Pool({ ...config.store, poolSize: 1 }, log);
-  const state = await openState(single, config.store).finally(() => single.close());
+  const state = await checkStore(config, log);
   const db = new Pool(config.store, log);
   stops.push(() => db.close());
   const keyring = new Keyring(seedRecords(db), kms);
@@ -223,7 +222,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     revision: BigInt(feed.applied),
     startTime: timestampFromMs(startedAt),
     redis: statusOf(redis),
-    warnings: [...front.status().warnings, ...(keyring.sealed ? [keyring.problem] : [])],
+    warnings: [...front.status().warnings, ...(front.status().reloadFailure === undefined ? [] : [`TLS files: ${front.status().reloadFailure}`]), ...(keyring.sealed ? [keyring.problem] : [])],
   });
   const methods = [
     ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: secrets, pages, requests, freshness: feed })),
@@ -299,6 +298,16 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   }
   log.info({ address: front.address, version: VERSION, instance: state.instance, epoch: state.epoch }, "serving");
   return front.address;
+}
+
+/** On one session, where a transaction pooler would show. */
+async function checkStore(config: Config, log: Log): Promise<StoreState> {
+  const single = new Pool({ ...config.store, poolSize: 1 }, log);
+  try {
+    return await openState(single, config.store);
+  } finally {
+    await single.close();
+  }
 }
 
 function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stops: (() => Promise<void>)[]): void {

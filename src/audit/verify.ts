@@ -76,7 +76,7 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
   const opening = parse(row.opening);
   if (!verifySignature(anchor, row.opening, row.openingSignature)) problems.push(problem(row.chain, 0, "bad_signature", "the opening is not signed by this KMS"));
   if (opening["algorithm"] !== SIGNATURE_ALGORITHM || opening["chain"] !== row.chain) problems.push(problem(row.chain, 0, "unknown_key", "the opening is of another chain or algorithm"));
-  const key = Buffer.from(String(opening["public_key"] ?? ""), "base64");
+  const key = Buffer.from(typeof opening["public_key"] === "string" ? opening["public_key"] : "", "base64");
   addClaims(claims, opening["heads"], row.chain);
 
   const heads = new Map<number, string>();

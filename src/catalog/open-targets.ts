@@ -50,7 +50,7 @@ export class OpenTargets {
     const engine = this.#engines.find((candidate) => candidate.name === name);
     if (engine === undefined) throw new LeaseholdError("INTERNAL", `unknown engine ${name}`);
     // The configurations in the store were checked by the engine of that name when they were written.
-    return engine as unknown as EngineDefinition;
+    return engine;
   }
 
   async close(): Promise<void> {

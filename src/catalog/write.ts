@@ -66,7 +66,7 @@ export class CatalogWriter {
       requirePassword(known, input);
       if (write.dryRun) return { revision: 0, recorded: false };
       const uid = known?.uid ?? randomUUID();
-      const sealed = input.password === undefined ? undefined : await seal(this.#keyring, targetBinding(uid), input.password.reveal());
+      const sealed = input.password === undefined ? undefined : seal(this.#keyring, targetBinding(uid), input.password.reveal());
       const args = {
         uid,
         name: input.name,

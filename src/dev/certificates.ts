@@ -49,7 +49,7 @@ export interface CertificateRequest {
 }
 
 export async function issueCertificate(request: CertificateRequest): Promise<Issued> {
-  const keys = request.keys ?? ((await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair);
+  const keys = request.keys ?? (await webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]));
   const ca = request.ca ?? false;
   const usage = request.usage === undefined ? (ca ? USAGE.keyCertSign | USAGE.cRLSign : USAGE.digitalSignature) : request.usage;
   const names = [

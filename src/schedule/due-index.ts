@@ -21,7 +21,7 @@ export class DueIndex {
   async put(entries: readonly { readonly id: string; readonly at: number }[]): Promise<void> {
     for (let i = 0; i < entries.length; i += CHUNK) {
       const pairs = entries.slice(i, i + CHUNK).flatMap(({ id, at }) => [String(at), id]);
-      await this.#redis.zadd(KEY, ...(pairs as [number | string, string]));
+      await this.#redis.call("ZADD", KEY, ...pairs);
     }
   }
 
@@ -36,7 +36,8 @@ export class DueIndex {
 
   /** When the first one is due. */
   async next(): Promise<number | undefined> {
-    const [, score] = await this.#redis.zrange(KEY, 0, 0, "WITHSCORES");
+    const first = (await this.#redis.call("ZRANGE", KEY, 0, 0, "WITHSCORES")) as unknown[];
+    const score = first.flat()[1];
     return score === undefined ? undefined : Number(score);
   }
 }

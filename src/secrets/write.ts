@@ -54,7 +54,7 @@ export class SecretWriter {
         const secret = await findSecret(this.#db, path);
         const uid = secret?.uid ?? randomUUID();
         const version = (secret?.latestVersion ?? 0) + 1;
-        const sealed = await seal(this.#keyring, secretBinding(uid, version), payload);
+        const sealed = seal(this.#keyring, secretBinding(uid, version), payload);
         const args = {
           uid,
           version,

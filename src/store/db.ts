@@ -25,13 +25,13 @@ export interface StoreConfig {
 
 const INT8 = 20;
 const INT8_ARRAY = 1016;
-const parseArray = pg.types.getTypeParser(INT8_ARRAY as number, "text") as (value: string) => string[];
+const parseArray: (value: string) => string[] = pg.types.getTypeParser(INT8_ARRAY as number, "text");
 /** bigint as number: revisions, versions and counts stay below 2^53. */
 const types = {
   getTypeParser(oid: number, format?: "text" | "binary"): (value: string) => unknown {
     if (oid === INT8) return Number;
     if (oid === INT8_ARRAY) return (value) => parseArray(value).map(Number);
-    return pg.types.getTypeParser(oid, format as "text") as (value: string) => unknown;
+    return pg.types.getTypeParser(oid, format as "text");
   },
 };
 
@@ -46,7 +46,7 @@ export function clientConfig(config: StoreConfig): pg.ClientConfig {
     idle_in_transaction_session_timeout: 30_000,
     options: "-c synchronous_commit=on -c search_path=public",
     keepAlive: true,
-    types: types as pg.CustomTypesConfig,
+    types,
   };
 }
 

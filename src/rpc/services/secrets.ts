@@ -14,7 +14,7 @@ import {
 import { SecretPayloadSchema } from "../../gen/leasehold/internal/v1/stored_pb.ts";
 import type { Value } from "../../gen/leasehold/v1/value_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
-import { parsePrefix, parseScope } from "../../model/path.ts";
+import { parsePrefix, type PathScope } from "../../model/path.ts";
 import { DEFAULT_RECOVERY_MS, MAX_DATA_BYTES, MAX_RECOVERY_MS, type SecretMeta, type Selector, stagingLabels, type VersionMeta } from "../../model/secret.ts";
 import { describeSecret, listVisibleSecrets, pageOfVersions } from "../../secrets/list.ts";
 import { CURRENT, type ReadSecret, type SecretReader } from "../../secrets/read.ts";
@@ -201,7 +201,7 @@ function annotationBytes(annotations: Record<string, string>): number {
   return Object.entries(annotations).reduce((sum, [key, value]) => sum + Buffer.byteLength(key) + Buffer.byteLength(value), 0);
 }
 
-function scopeOf(prefix: string): ReturnType<typeof parseScope> {
+function scopeOf(prefix: string): PathScope {
   if (prefix === "") return { prefix: "secrets/", exact: false };
   const folder = parsePrefix(prefix);
   if (!folder.startsWith("secrets/")) throw new LeaseholdError("PATH_INVALID");
