@@ -1,0 +1,52 @@
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { LeaseholdError } from "../../src/base/errors.ts";
+import { type Binding, keyIdOf, openPrepared, prepareWith, sealWith } from "../../src/crypto/envelope.ts";
+
+interface Vectors {
+  readonly seals: readonly { name: string; keyId: number; seed: string; salt: string; iv: string; binding: Binding; plaintext: string; sealed: string }[];
+  readonly failures: readonly { name: string; seed: string; binding: Binding; sealed: string; failure: string }[];
+}
+
+const vectors = JSON.parse(readFileSync(new URL("../vectors/envelope.json", import.meta.url), "utf8")) as Vectors;
+const bytes = (hex: string): Uint8Array => new Uint8Array(Buffer.from(hex, "hex"));
+const hexOf = (value: Uint8Array): string => Buffer.from(value).toString("hex");
+
+describe("envelope", () => {
+  it.each(vectors.seals)("seals as it always has: $name", (vector) => {
+    const sealed = sealWith(vector.keyId, bytes(vector.seed), vector.binding, bytes(vector.plaintext), bytes(vector.salt), bytes(vector.iv));
+    expect(hexOf(sealed)).toBe(vector.sealed);
+    expect(keyIdOf(sealed)).toBe(vector.keyId);
+    expect(hexOf(openPrepared(prepareWith(bytes(vector.seed), sealed, vector.binding)))).toBe(vector.plaintext);
+  });
+
+  it.each(vectors.failures)("refuses: $name", (vector) => {
+    let reason = "";
+    try {
+      openPrepared(prepareWith(bytes(vector.seed), bytes(vector.sealed), vector.binding));
+    } catch (error) {
+      reason = error instanceof LeaseholdError ? error.reason : String(error);
+    }
+    expect(reason).toBe(vector.failure);
+  });
+
+  it("finding 33: opens with exactly the binding it was sealed with", () => {
+    const binding = fc.record({ namespaceId: fc.nat(1000), kind: fc.constantFrom("secret", "lease", "target"), rowUid: fc.string({ maxLength: 40 }), version: fc.nat(1000) });
+    const seed = bytes("11".repeat(32));
+    fc.assert(
+      fc.property(binding, binding, fc.uint8Array({ maxLength: 64 }), (one, other, plaintext) => {
+        const sealed = sealWith(7, seed, one as Binding, plaintext, bytes("22".repeat(32)), bytes("33".repeat(12)));
+        const same = JSON.stringify(one) === JSON.stringify(other);
+        let opened: Uint8Array | undefined;
+        try {
+          opened = openPrepared(prepareWith(seed, sealed, other as Binding));
+        } catch {
+          opened = undefined;
+        }
+        expect(opened === undefined ? undefined : hexOf(opened)).toBe(same ? hexOf(plaintext) : undefined);
+        expect(hexOf(openPrepared(prepareWith(seed, sealed, one as Binding)))).toBe(hexOf(plaintext));
+      }),
+    );
+  });
+});
