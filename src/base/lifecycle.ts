@@ -9,7 +9,6 @@ export async function stopAll(services: readonly Pick<Service, "stop">[]): Promi
   const failures: unknown[] = [];
   for (const service of [...services].reverse()) {
     try {
-      // oxlint-disable-next-line no-await-in-loop -- order is the point
       await service.stop();
     } catch (error) {
       failures.push(error);

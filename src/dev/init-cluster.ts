@@ -42,7 +42,8 @@ async function removeHalves(dataDir: string): Promise<void> {
   const start = `${basename(dataDir)}.half-`;
   for (const name of await readdir(dirname(dataDir))) {
     if (!name.startsWith(start) || isAlive(Number.parseInt(name.slice(start.length), 10))) continue;
-    await rm(join(dirname(dataDir), name), { recursive: true, force: true });
+    // Its initdb may still be writing its last file.
+    await rm(join(dirname(dataDir), name), { recursive: true, force: true, maxRetries: 50, retryDelay: 20 });
   }
 }
 
