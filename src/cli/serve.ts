@@ -1,0 +1,47 @@
+import { stopAsked } from "./signals.ts";
+
+/** `leasehold server`: serves until a signal, then drains. */
+export async function server(configPath: string): Promise<void> {
+  const [{ startApp }, { loadConfig }] = await Promise.all([import("../app.ts"), import("../config.ts")]);
+  const asked = stopAsked();
+  const app = await startApp(loadConfig(configPath));
+  await asked;
+  await app.stop();
+}
+
+/** `leasehold dev`: a complete broker on this machine, until a signal. */
+export async function dev(folder: string, listen: string): Promise<void> {
+  const { startDev } = await import("../dev/up.ts");
+  const asked = stopAsked();
+  const say = (line: string): void => console.log(line);
+  const broker = await startDev({ folder, listen, say });
+  say(`leasehold ready on ${broker.address}`);
+  say(HINTS);
+  await asked;
+  say("stopping");
+  await broker.stop();
+}
+
+const HINTS = `
+Try, in another terminal in this folder:
+  npx leasehold whoami
+  npx leasehold secret get secrets/demo/smtp
+  npx leasehold creds issue credentials/postgres/demo-ro
+  npx leasehold watch 'credentials/**'
+  npx leasehold audit tail
+
+Ctrl-C stops everything; the data stays in .leasehold.`;
+
+/** `leasehold migrate`: brings the store's schema up to this binary's. */
+export async function migrateStore(configPath: string, check: boolean): Promise<void> {
+  const [{ migrate }, { clientConfig }, { loadConfig }] = await Promise.all([import("../store/migrate.ts"), import("../store/db.ts"), import("../config.ts")]);
+  const done = await migrate(clientConfig(loadConfig(configPath).store), { check });
+  console.log(done.length === 0 ? "nothing to do" : `${check ? "would apply" : "applied"}: ${done.join(", ")}`);
+}
+
+/** `leasehold check-config`: throws with every mistake. */
+export async function checkConfig(configPath: string): Promise<void> {
+  const { loadConfig } = await import("../config.ts");
+  loadConfig(configPath);
+  console.log(`${configPath} is good`);
+}
