@@ -43,7 +43,6 @@ export async function startDev(options: DevOptions): Promise<Dev> {
   mkdirSync(layout.root, { recursive: true, mode: 0o700 });
   const stops: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
-    rmSync(layout.dev, { force: true });
     for (const end of stops.splice(0).reverse()) await end();
   };
   try {
@@ -57,6 +56,8 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     stops.push(() => app.stop());
     await seedDemo(app.address, pki, { url: urlOf, port: postgres.port, brokerPassword: secrets.brokerPassword });
     writePrivate(layout.dev, JSON.stringify(devFile(layout, pki, app.address), undefined, 2));
+    // Only now is it ours to remove: a start that failed because another broker runs here must leave that one's file.
+    stops.push(async () => rmSync(layout.dev, { force: true }));
     return { address: app.address, stop };
   } catch (error) {
     await stop();
