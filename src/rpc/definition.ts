@@ -1,6 +1,7 @@
 import { create, type DescMessage, type DescMethod, fromBinary, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import type { MethodDefinition } from "@grpc/grpc-js";
 import type { Authorized } from "./call.ts";
+import { Encoded } from "./encoded.ts";
 import type { Out } from "./out.ts";
 
 /** What a generated service looks like to the compiler. */
@@ -9,11 +10,11 @@ export interface ServiceShape {
   readonly method: Record<string, DescMethod>;
 }
 
+/** A message, or its bytes where a handler has them. */
+export type Answer<O extends DescMessage> = MessageInitShape<O> | Encoded<O>;
+
 /** Answers at once or by a promise; the hot path answers at once. Throws or rejects with LeaseholdError. */
-export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (
-  request: MessageShape<I>,
-  call: Authorized,
-) => MessageInitShape<O> | Promise<MessageInitShape<O>>;
+export type UnaryHandler<I extends DescMessage, O extends DescMessage> = (request: MessageShape<I>, call: Authorized) => Answer<O> | Promise<Answer<O>>;
 
 /** The stream ends well when the promise resolves, with the error's status when it rejects. */
 export type StreamHandler<I extends DescMessage, O extends DescMessage> = (request: MessageShape<I>, call: Authorized, out: Out<O>) => Promise<void>;
@@ -46,7 +47,8 @@ export function decode<I extends DescMessage>(schema: I, bytes: Buffer): Message
   return fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength), { readUnknownFields: false });
 }
 
-export function encode<O extends DescMessage>(schema: O, message: MessageInitShape<O>): Buffer {
+export function encode<O extends DescMessage>(schema: O, message: Answer<O>): Buffer {
+  if (message instanceof Encoded) return message.bytes;
   return toBuffer(toBinary(schema, create(schema, message)));
 }
 

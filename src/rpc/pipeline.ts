@@ -1,4 +1,4 @@
-import type { DescMessage, DescMethod, Message, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethod, Message } from "@bufbuild/protobuf";
 import type { sendUnaryData, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { LeaseholdError, type Reason } from "../base/errors.ts";
 import { type Counter, type Histogram, type Metrics, SECONDS } from "../base/metrics.ts";
@@ -7,7 +7,7 @@ import type { Authorized } from "./call.ts";
 import type { CallState } from "./call-state.ts";
 import type { Collaborators } from "./collaborators.ts";
 import { refusalOf } from "./connection.ts";
-import type { Handlers, ServiceShape } from "./definition.ts";
+import type { Answer, Handlers, ServiceShape } from "./definition.ts";
 import { Denials } from "./denials.ts";
 import { METHODS, type MethodRow, type RequestFacts } from "./methods.ts";
 import type { PipelineOptions } from "./options.ts";
@@ -18,7 +18,7 @@ import { UnaryCall } from "./unary-call.ts";
 import { type Validate, validatorOf } from "./validate.ts";
 
 /** Types erased: the compiler checked each handler against its method in `Handlers<S>`. */
-export type ErasedUnary = (request: Message, call: Authorized) => MessageInitShape<DescMessage> | Promise<MessageInitShape<DescMessage>>;
+export type ErasedUnary = (request: Message, call: Authorized) => Answer<DescMessage> | Promise<Answer<DescMessage>>;
 export type ErasedStream = (request: Message, call: Authorized, out: Out<DescMessage>) => Promise<void>;
 
 /** A method ready to be served. */

@@ -1,15 +1,15 @@
-import type { DescMessage, Message, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { sendUnaryData, ServerUnaryCall } from "@grpc/grpc-js";
 import { LeaseholdError, type Reason } from "../base/errors.ts";
 import type { AuditEntry } from "../model/audit.ts";
 import { authorize, resolveTarget, type Target } from "./authorize.ts";
 import { CallState } from "./call-state.ts";
-import { encode } from "./definition.ts";
+import { type Answer, encode } from "./definition.ts";
 import type { ErasedUnary, Method, Pipeline } from "./pipeline.ts";
 import { grpcError, reasonOf } from "./status.ts";
 import { isIdentified, letIn, timerMs } from "./steps.ts";
 
-type Answer = MessageInitShape<DescMessage>;
+type AnyAnswer = Answer<DescMessage>;
 
 /** Outcomes that a newer policy or secret can't change. */
 const FINAL: ReadonlySet<Reason> = new Set(["PATH_INVALID", "REQUEST_INVALID", "DEADLINE_TOO_SHORT", "DRAINING", "INTERNAL"]);
@@ -35,7 +35,7 @@ export class UnaryCall extends CallState {
   #timer: NodeJS.Timeout | undefined;
   #listening = false;
   #error: unknown;
-  #answer: Answer | undefined;
+  #answer: AnyAnswer | undefined;
   #pending = 0;
   #auditError: Error | undefined;
   #fresh = 0;
@@ -84,7 +84,7 @@ export class UnaryCall extends CallState {
     const { auditReads, maxLagMs } = this.pipeline.options;
     const { row, validate, handler } = this.method;
     const request = this.#request!;
-    let answer: Answer | Promise<Answer>;
+    let answer: AnyAnswer | Promise<AnyAnswer>;
     try {
       if (!isIdentified(this)) throw new LeaseholdError("PRINCIPAL_INVALID");
       authorize(this, row, request, target, access);
@@ -138,7 +138,7 @@ export class UnaryCall extends CallState {
     this.#finish(error);
   }
 
-  #settle(error: unknown, answer?: Answer): void {
+  #settle(error: unknown, answer?: AnyAnswer): void {
     this.#settled = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -172,7 +172,7 @@ export class UnaryCall extends CallState {
   }
 
   /** An empty answer, or a batch of nothing but errors, needed no permission. */
-  #discloses(answer: Answer | undefined): boolean {
+  #discloses(answer: AnyAnswer | undefined): boolean {
     if (this.items.length > 0 && this.items.every((item) => item.outcome !== "ok")) return false;
     return answer !== undefined && encode(this.method.desc.output, answer).length > 0;
   }
@@ -222,7 +222,7 @@ export class UnaryCall extends CallState {
     return this.#error === undefined || !FINAL.has(reasonOf(this.#error));
   }
 
-  #finish(error: unknown, answer?: Answer): void {
+  #finish(error: unknown, answer?: AnyAnswer): void {
     if (this.#answered) return;
     this.#answered = true;
     this.#settled = true;

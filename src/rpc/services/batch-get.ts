@@ -1,56 +1,54 @@
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import {
   type BatchGetSecretsRequest,
-  type BatchGetSecretsResponse_ResultSchema,
+  BatchGetSecretsResponse_ResultSchema as ResultSchema,
   type BatchGetSecretsResponseSchema,
-  type GetSecretRequest,
-  GetSecretResponseSchema,
 } from "../../gen/leasehold/v1/secret_service_pb.ts";
 import { LeaseholdError } from "../../base/errors.ts";
 import { parsePath } from "../../model/path.ts";
 import type { SecretReader } from "../../secrets/read.ts";
 import type { Authorized } from "../call.ts";
 import type { Freshness } from "../collaborators.ts";
+import { toBuffer } from "../definition.ts";
+import { Encoded } from "../encoded.ts";
 import { statusOf } from "../status.ts";
-import { secretResponse, selectorOf } from "./secrets.ts";
+import { encodeSecret } from "./secret-answer.ts";
+import { selectorOf } from "./secrets.ts";
 
-type Response = MessageInitShape<typeof BatchGetSecretsResponseSchema>;
-type Result = MessageInitShape<typeof BatchGetSecretsResponse_ResultSchema>;
+type Response = Encoded<typeof BatchGetSecretsResponseSchema>;
 
 /** Well below gRPC's usual receive limit of 4 MiB. Source: api.md, Style. */
 const MAX_ANSWER_BYTES = 3 * 1024 * 1024;
+/** `BatchGetSecretsResponse.results` and, in it, `Result.secret`. */
+const RESULTS = (1 << 3) | WireType.LengthDelimited;
+const SECRET = (1 << 3) | WireType.LengthDelimited;
 
 /** Answers every item by itself: each is authorized, recorded, and carries the status a single GetSecret would have had. */
-export function batchGetSecrets(reader: SecretReader, freshness: Freshness, request: BatchGetSecretsRequest, call: Authorized): Response | Promise<Response> {
+export async function batchGetSecrets(reader: SecretReader, freshness: Freshness, request: BatchGetSecretsRequest, call: Authorized): Promise<Response> {
   const wanted = request.requests.reduce((most, item) => (item.minRevision > most ? item.minRevision : most), 0n);
-  if (Number(wanted) > freshness.applied) return freshness.catchUp(Number(wanted)).then(() => answerAll(reader, request, call));
-  return answerAll(reader, request, call);
-}
-
-async function answerAll(reader: SecretReader, request: BatchGetSecretsRequest, call: Authorized): Promise<Response> {
+  if (Number(wanted) > freshness.applied) await freshness.catchUp(Number(wanted));
+  const answer = new BinaryWriter();
   let bytes = 0;
-  const results: Result[] = [];
   for (const item of request.requests) {
-    results.push(await answerItem(item));
-  }
-  return { results };
-
-  async function answerItem(item: GetSecretRequest): Promise<Result> {
     let path = "";
+    let result: Uint8Array;
     try {
       path = parsePath(item.path, "secrets");
       call.authorizeItem(path);
       const found = reader.get(path, selectorOf(item));
+      // oxlint-disable-next-line no-await-in-loop -- only what is not cached waits; in order, since the sizes add up
       const read = found instanceof Promise ? await found : found;
-      const secret = create(GetSecretResponseSchema, secretResponse(read));
-      bytes += toBinary(GetSecretResponseSchema, secret).length;
+      const secret = encodeSecret(read).bytes;
+      bytes += secret.length;
       if (bytes > MAX_ANSWER_BYTES) throw new LeaseholdError("RESPONSE_TOO_LARGE");
       call.recordItem({ path, outcome: "ok", version: read.version.version });
-      return { result: { case: "secret", value: secret } };
+      result = new BinaryWriter().uint32(SECRET).bytes(secret).finish();
     } catch (error) {
-      const outcome = error instanceof LeaseholdError ? error.reason : "INTERNAL";
-      call.recordItem({ path, outcome });
-      return { result: { case: "error", value: statusOf(error, call.requestId) } };
+      call.recordItem({ path, outcome: error instanceof LeaseholdError ? error.reason : "INTERNAL" });
+      result = toBinary(ResultSchema, create(ResultSchema, { result: { case: "error", value: statusOf(error, call.requestId) } }));
     }
+    answer.uint32(RESULTS).bytes(result);
   }
+  return new Encoded(toBuffer(answer.finish()));
 }

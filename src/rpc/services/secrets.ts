@@ -1,4 +1,4 @@
-import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { GetSecretRequest, GetSecretResponseSchema, Secret, SecretSchema, SecretService, SecretVersionSchema } from "../../gen/leasehold/v1/secret_service_pb.ts";
 import {
   DeleteSecretRequestSchema,
@@ -24,10 +24,12 @@ import { findVersion } from "../../store/secrets.ts";
 import type { Authorized } from "../call.ts";
 import { durationMs, milliseconds, timestamp } from "../convert.ts";
 import type { Handlers } from "../definition.ts";
+import type { Encoded } from "../encoded.ts";
 import type { Freshness } from "../collaborators.ts";
 import type { PageTokens } from "../page-token.ts";
 import type { RequestKeys } from "../request-key.ts";
 import { batchGetSecrets } from "./batch-get.ts";
+import { encodeSecret } from "./secret-answer.ts";
 
 export interface SecretServiceDeps {
   readonly db: Db;
@@ -140,28 +142,15 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
     },
   };
 
-  async function afterCatchUp(request: GetSecretRequest, call: Authorized): Promise<MessageInitShape<typeof GetSecretResponseSchema>> {
+  async function afterCatchUp(request: GetSecretRequest, call: Authorized): Promise<Encoded<typeof GetSecretResponseSchema>> {
     await freshness.catchUp(Number(request.minRevision));
     return answer(call, await reader.get(call.path, selectorOf(request)));
   }
 }
 
-function answer(call: Authorized, read: ReadSecret): MessageInitShape<typeof GetSecretResponseSchema> {
+function answer(call: Authorized, read: ReadSecret): Encoded<typeof GetSecretResponseSchema> {
   call.version = read.version.version;
-  return secretResponse(read);
-}
-
-export function secretResponse({ secret, version, payload }: ReadSecret): MessageInitShape<typeof GetSecretResponseSchema> {
-  const { data } = fromBinary(SecretPayloadSchema, payload);
-  return {
-    path: secret.path,
-    uid: secret.uid,
-    version: BigInt(version.version),
-    data,
-    stagingLabels: stagingLabels(secret, version.version),
-    createTime: timestamp(version.createdAt),
-    ...(version.expireAt === undefined ? {} : { expireTime: timestamp(version.expireAt) }),
-  };
+  return encodeSecret(read);
 }
 
 export function selectorOf(request: GetSecretRequest): Selector {
