@@ -1,0 +1,41 @@
+import { type DescMessage, type JsonValue, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { stringify } from "yaml";
+import type { Value } from "../gen/leasehold/v1/value_pb.ts";
+
+export type Format = "table" | "json" | "yaml";
+
+/** For programs: JSON or YAML of what the API answered. */
+export function printValue(value: unknown, format: "json" | "yaml"): void {
+  console.log(format === "json" ? JSON.stringify(value, undefined, 2) : stringify(value).trimEnd());
+}
+
+/** For people: aligned columns under their heads. */
+export function printTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
+  const all = [heads.map((head) => head.toUpperCase()), ...rows];
+  const widths = heads.map((_, column) => Math.max(...all.map((row) => (row[column] ?? "").length)));
+  for (const row of all) console.log(row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]!))).join("  ").trimEnd());
+}
+
+/** For people: one thing, a field a line. Empty fields are left out. */
+export function printFields(fields: Readonly<Record<string, string>>): void {
+  const shown = Object.entries(fields).filter(([, value]) => value !== "");
+  const width = Math.max(0, ...shown.map(([name]) => name.length));
+  for (const [name, value] of shown) console.log(`${name.padEnd(width)}  ${value}`);
+}
+
+/** A message as proto3 JSON. */
+export function jsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonValue {
+  return toJson(schema, message, { alwaysEmitImplicit: false });
+}
+
+/** Values as scripts want them: text as it is, bytes as `{"base64": ...}`. */
+export function plainData(data: Readonly<Record<string, Value>>): Record<string, string | { base64: string }> {
+  return Object.fromEntries(
+    Object.entries(data).map(([name, { kind }]) => [name, kind.case === "bytes" ? { base64: Buffer.from(kind.value).toString("base64") } : (kind.value ?? "")]),
+  );
+}
+
+/** A proto timestamp for people: local precision of seconds, UTC. */
+export function when(time: { readonly seconds: bigint; readonly nanos: number } | undefined): string {
+  return time === undefined ? "" : `${new Date(Number(time.seconds) * 1000 + time.nanos / 1e6).toISOString().slice(0, 19)}Z`;
+}

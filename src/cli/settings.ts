@@ -1,0 +1,78 @@
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { parse } from "yaml";
+import type { Endpoint } from "../client/client.ts";
+import { UsageError } from "./exit.ts";
+
+/** Connection settings as given on the command line. */
+export interface Flags {
+  readonly address?: string;
+  readonly cert?: string;
+  readonly key?: string;
+  readonly ca?: string;
+  readonly serverName?: string;
+  readonly context?: string;
+  readonly as?: string;
+}
+
+interface Paths {
+  readonly address: string;
+  readonly cert: string;
+  readonly key: string;
+  readonly ca: string;
+  readonly serverName: string | undefined;
+}
+
+/** Flags win over `LEASEHOLD_*` variables, those over a context file, that over a development broker found from this folder upwards. Throws UsageError. */
+export function endpointOf(flags: Flags, env: NodeJS.ProcessEnv, cwd: string): Endpoint {
+  const base = fromContext(flags, env) ?? fromDevelopment(flags, cwd);
+  const serverName = flags.serverName ?? env["LEASEHOLD_SERVER_NAME"] ?? base?.serverName;
+  const value = (name: "address" | "cert" | "key" | "ca"): string => {
+    const found = flags[name] ?? env[`LEASEHOLD_${name.toUpperCase()}`] ?? base?.[name];
+    if (found === undefined) throw new UsageError(`no ${name}: give --${name}, set LEASEHOLD_${name.toUpperCase()}, use a context file, or start a development broker here with \`npm start\``);
+    return found;
+  };
+  return { address: value("address"), certificate: read(value("cert")), key: read(value("key")), ca: read(value("ca")), serverName };
+}
+
+/** The context file: `{current: name, contexts: {name: {address, cert, key, ca, server_name}}}`; relative paths are relative to it. */
+function fromContext(flags: Flags, env: NodeJS.ProcessEnv): Paths | undefined {
+  const file = env["LEASEHOLD_CONFIG"] ?? join(homedir(), ".config", "leasehold", "config.yaml");
+  if (!existsSync(file)) {
+    if (flags.context !== undefined || env["LEASEHOLD_CONFIG"] !== undefined) throw new UsageError(`there is no context file ${file}`);
+    return undefined;
+  }
+  const config = parse(readFileSync(file, "utf8")) as { current?: string; contexts?: Record<string, Record<string, string>> } | null;
+  const name = flags.context ?? config?.current;
+  if (name === undefined) return undefined;
+  const context = config?.contexts?.[name];
+  if (context === undefined) throw new UsageError(`the context file has no context ${name}`);
+  const at = (path: string | undefined): string => (path === undefined ? "" : resolve(dirname(file), path));
+  return { address: context["address"] ?? "", cert: at(context["cert"]), key: at(context["key"]), ca: at(context["ca"]), serverName: context["server_name"] };
+}
+
+/** `.leasehold/dev.json`, which a running development broker writes; its certificate says `localhost`. */
+function fromDevelopment(flags: Flags, cwd: string): Paths | undefined {
+  for (let folder = resolve(cwd); ; folder = dirname(folder)) {
+    const home = join(folder, ".leasehold");
+    const file = join(home, "dev.json");
+    if (existsSync(file)) return developmentPaths(file, home, flags.as ?? "admin");
+    if (dirname(folder) === folder) return undefined;
+  }
+}
+
+function developmentPaths(file: string, home: string, as: string): Paths {
+  const dev = JSON.parse(readFileSync(file, "utf8")) as { address: string; ca: string; clients: Record<string, { cert: string; key: string }> };
+  const client = dev.clients[as];
+  if (client === undefined) throw new UsageError(`the development broker has no client ${as}; it has ${Object.keys(dev.clients).join(", ")}`);
+  return { address: dev.address, ca: join(home, dev.ca), cert: join(home, client.cert), key: join(home, client.key), serverName: "localhost" };
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new UsageError(`${path} can't be read (${(error as NodeJS.ErrnoException).code ?? "unknown"})`);
+  }
+}
