@@ -46,7 +46,7 @@ import { SERVICES } from "./rpc/methods.ts";
 import { DueIndex } from "./schedule/due-index.ts";
 import { Jobs } from "./schedule/jobs.ts";
 import { Nudge } from "./schedule/nudge.ts";
-import { createRedis, statusOf } from "./schedule/redis.ts";
+import { createRedis, redisScope, statusOf } from "./schedule/redis.ts";
 import { keyringApplier } from "./crypto/applier.ts";
 import { secretApplier } from "./secrets/applier.ts";
 import { SecretReader } from "./secrets/read.ts";
@@ -150,7 +150,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   stops.push(() => targets.close());
   const redis = config.redisUrl === "" ? undefined : createRedis(config.redisUrl, log);
-  const nudge = redis === undefined ? undefined : new Nudge(redis);
+  const nudge = redis === undefined ? undefined : new Nudge(redis, redisScope(state.instance));
   stops.push(async () => {
     nudge?.close();
     redis?.disconnect();
@@ -163,7 +163,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     targets,
     keyring,
     committer,
-    index: redis === undefined ? undefined : new DueIndex(redis),
+    index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance)),
     instance: state.instance,
     settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
     sweepMs: config.leases.sweepMs,
@@ -222,14 +222,21 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     revision: BigInt(feed.applied),
     startTime: timestampFromMs(startedAt),
     redis: statusOf(redis),
-    warnings: [...front.status().warnings, ...(front.status().reloadFailure === undefined ? [] : [`TLS files: ${front.status().reloadFailure}`]), ...(keyring.sealed ? [keyring.problem] : [])],
+    warnings: [
+      ...front.status().warnings,
+      ...(front.status().reloadFailure === undefined ? [] : [`TLS files: ${front.status().reloadFailure}`]),
+      ...(keyring.sealed ? [keyring.problem] : []),
+    ],
   });
   const methods = [
     ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: secrets, pages, requests, freshness: feed })),
     ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests)),
     ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
     ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
-    ...pipeline.bind(SERVICES.PolicyService, policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId })),
+    ...pipeline.bind(
+      SERVICES.PolicyService,
+      policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId }),
+    ),
     ...pipeline.bind(SERVICES.AuditService, auditService(db, kms, systemClock)),
     ...pipeline.bind(SERVICES.OperatorService, operatorService({ db, catalog, writer, targets, keyring, committer, operations, pages, requests, info })),
     ...pipeline.bind(SERVICES.OperationService, operationService(db, operations, requests, systemClock)),
@@ -260,7 +267,11 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     const audit = new ReadAudit(config.store, answers, fingerprints, config.audit, log, (tail) => chains.grown(tail));
     committer.ready = group;
     reads.ready = audit;
-    stops.push(() => chains.stop(), () => audit.close(), () => group.close());
+    stops.push(
+      () => chains.stop(),
+      () => audit.close(),
+      () => group.close(),
+    );
     chains.start();
     await feed.start();
     stops.push(() => feed.stop());

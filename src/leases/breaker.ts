@@ -2,42 +2,39 @@ import { isReason, LeaseholdError } from "../base/errors.ts";
 import { backoffMs } from "../base/retry.ts";
 
 const OPEN_AFTER = 5;
-const OPEN_BASE_MS = 2000;
-const OPEN_CAP_MS = 60_000;
+const OPEN_BASE_MS = 1000;
+const OPEN_CAP_MS = 30_000;
+/** A target that answers so is there: it refuses this one thing. */
+const ANSWERS: ReadonlySet<string | undefined> = new Set(["circuit_open", "busy", "deadline_passed"]);
 
-/** One target's circuit breaker: after five failures to reach it, nobody waits for it for a while; then one try decides. */
+/** One target's circuit breaker: after five failures in a row to reach it nobody waits for it for a while (1 to 30 s); then the next one tries for all. */
 export class Breaker {
   #failures = 0;
   #openUntil = 0;
 
-  /** Throws TARGET_UNAVAILABLE while open. */
+  /** Throws TARGET_UNAVAILABLE `circuit_open` while open. Who is let through after a pause closes the door behind him: the others wait for what he finds. */
   check(): void {
+    if (this.#failures < OPEN_AFTER) return;
     const left = this.#openUntil - performance.now();
-    if (left > 0) throw new LeaseholdError("TARGET_UNAVAILABLE", "the target's circuit is open", { metadata: { problem: "circuit_open" }, retryAfterMs: Math.ceil(left) });
+    if (left > 0) {
+      throw new LeaseholdError("TARGET_UNAVAILABLE", "the target's circuit is open", { metadata: { problem: "circuit_open" }, retryAfterMs: Math.ceil(left) });
+    }
+    this.#open();
   }
 
   succeeded(): void {
     this.#failures = 0;
-    this.#openUntil = 0;
   }
 
-  /** Only what says that the target can't be reached counts. */
+  /** Only what says that the target can't be reached counts; any other answer of it is a sign of life. */
   failed(error: unknown): void {
-    if (!isReason(error, "TARGET_UNAVAILABLE") || error.metadata["problem"] === "circuit_open") return;
+    if (isReason(error, "TARGET_MISCONFIGURED")) return this.succeeded();
+    if (!isReason(error, "TARGET_UNAVAILABLE") || ANSWERS.has(error.metadata["problem"])) return;
     this.#failures++;
-    if (this.#failures >= OPEN_AFTER) this.#openUntil = performance.now() + backoffMs(this.#failures - OPEN_AFTER, OPEN_BASE_MS, OPEN_CAP_MS);
+    if (this.#failures >= OPEN_AFTER) this.#open();
   }
-}
 
-/** This replica's breakers, one a target, so that a sick target starves nobody. */
-export class Breakers {
-  readonly #all = new Map<string, Breaker>();
-
-  of(targetUid: string): Breaker {
-    const known = this.#all.get(targetUid);
-    if (known !== undefined) return known;
-    const made = new Breaker();
-    this.#all.set(targetUid, made);
-    return made;
+  #open(): void {
+    this.#openUntil = performance.now() + backoffMs(this.#failures - OPEN_AFTER, OPEN_BASE_MS, OPEN_CAP_MS);
   }
 }

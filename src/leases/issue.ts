@@ -3,7 +3,6 @@ import { isReason, LeaseholdError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { Sensitive } from "../base/sensitive.ts";
 import type { Catalog } from "../catalog/catalog.ts";
-import type { OpenTargets } from "../catalog/open-targets.ts";
 import { keyIdOf, open, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { CreatedLogin, Target } from "../engines/engine.ts";
@@ -12,12 +11,13 @@ import { newLoginSuffix, newPassword } from "../engines/generate.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
 import { effectiveTtl, type LeaseRecord, renewShare } from "../model/lease.ts";
 import type { RoleRecord } from "../model/target.ts";
-import type { Committer, Outcome } from "../store/command.ts";
+import type { Command, Committer, Outcome } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
-import { findLease, sealedCredential } from "../store/leases.ts";
+import { findLease, leaseCredential, leaseOfRequest } from "../store/leases.ts";
 import { leaseBinding } from "./binding.ts";
 import type { Due } from "./due.ts";
+import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 import type { TargetClocks } from "./target-clock.ts";
 
@@ -25,15 +25,16 @@ import type { TargetClocks } from "./target-clock.ts";
 export interface Issued {
   readonly lease: LeaseRecord;
   readonly password: Sensitive;
+  /** 0 for a replay. */
   readonly revision: number;
-  /** False for a replay: nothing was done now. */
+  /** False for a replay: it is a disclosure, but no change. */
   readonly recorded: boolean;
 }
 
 export interface IssueDeps {
   readonly db: Db;
   readonly catalog: Catalog;
-  readonly targets: OpenTargets;
+  readonly reach: TargetReach;
   readonly clocks: TargetClocks;
   readonly keyring: Keyring;
   readonly committer: Committer;
@@ -43,11 +44,33 @@ export interface IssueDeps {
   readonly log: Log;
 }
 
+/** Who asks for what. */
+export interface Order {
+  readonly path: string;
+  /** Undefined: the role's default. */
+  readonly ttlMs: number | undefined;
+  readonly actor: Actor;
+  readonly request: Command["request"];
+}
+
+/** A lease in PENDING: what the target is asked for now. */
+interface Draft {
+  readonly id: string;
+  readonly role: RoleRecord;
+  readonly ttlMs: number;
+  readonly username: string;
+  readonly password: Sensitive;
+  /** By the target's clock, Unix milliseconds. */
+  readonly deadlineAt: number;
+  readonly actor: Actor;
+}
+
 const MAX_TRIES = 5;
+const IN_FLIGHT_RETRY_MS = 500;
 
 /**
- * Issue, write-ahead: the row with the chosen name is committed (PENDING) before the target is touched, the login is made under a deadline that the target's own clock checks,
- * and the row becomes ACTIVE. A crash anywhere leaves a PENDING row, which the schedule resolves: no login without a row, ever.
+ * Issue, write-ahead: the row with the chosen name is committed (PENDING) before the target is touched, the login is made under a deadline that the target's own clock checks, and the row becomes
+ * ACTIVE. A crash anywhere leaves a PENDING row, which the schedule resolves: no login without a row (lesson 1), and none after the row was given up (finding 8).
  */
 export class LeaseIssuer {
   readonly #deps: IssueDeps;
@@ -56,56 +79,88 @@ export class LeaseIssuer {
     this.#deps = deps;
   }
 
-  /**
-   * Throws ROLE_NOT_FOUND, TTL_ABOVE_MAXIMUM, TARGET_UNAVAILABLE, TARGET_MISCONFIGURED, CONFLICT, REQUEST_IN_FLIGHT, LEASE_ENDED.
-   * @param askedTtlMs undefined: the role's default.
-   */
-  async issue(path: string, askedTtlMs: number | undefined, actor: Actor, request: { readonly id: string; readonly hash: string } | undefined): Promise<Issued> {
+  /** Throws ROLE_NOT_FOUND, TTL_ABOVE_MAXIMUM, TARGET_UNAVAILABLE (unless refused, the login may still come; then the schedule takes it away), TARGET_MISCONFIGURED, CONFLICT, REQUEST_IN_FLIGHT, LEASE_ENDED. */
+  async issue(order: Order): Promise<Issued> {
+    const { db, catalog, reach } = this.#deps;
+    if (order.request !== undefined) {
+      // Before the target is asked for anything: a replay needs none.
+      const known = await leaseOfRequest(db, order.actor.principal, order.request.id);
+      if (known !== undefined) return this.#replay(known.id, known.hash, order);
+    }
     for (let i = 0; i < MAX_TRIES; i++) {
-      const role = (i === 0 ? this.#deps.catalog.role(path) : undefined) ?? (await this.#deps.catalog.refreshRole(path));
+      const role = (i === 0 ? catalog.role(order.path) : undefined) ?? (await catalog.refreshRole(order.path));
       if (role === undefined) throw new LeaseholdError("ROLE_NOT_FOUND");
-      const target = await this.#deps.targets.open(role.targetUid);
-      const id = randomUUID();
-      const password = newPassword();
-      const begun = await this.#begin(id, role, target, password, effectiveTtl(askedTtlMs, role), actor, request);
-      if (begun.outcome.ok) return this.#create(id, role, target, password, begun, actor);
-      if (begun.outcome.reason === "REPLAY") return this.#replay(begun.outcome.metadata["lease"]!, actor);
-      if (begun.outcome.reason !== "STALE") throw refusal(begun.outcome);
+      if (catalog.targetByUid(role.targetUid) === undefined) await catalog.refreshTarget(role.targetName);
+      const ttlMs = effectiveTtl(order.ttlMs, role);
+      const outcome = await reach.call(role.targetUid, (target) => this.#onTarget(target, role, ttlMs, order));
+      if (!("reason" in outcome)) return outcome;
+      if (outcome.reason === "REPLAY") return this.#replay(outcome.metadata["lease"]!, order.request!.hash, order);
+      if (outcome.reason !== "STALE") throw refusal(outcome);
     }
     throw new LeaseholdError("STORE_UNAVAILABLE", "the role kept changing", { retryAfterMs: 100 });
   }
 
-  /** The answer did not reach HTTP/2: unless the caller asks again with its request_id, the credential is revoked after a minute. Never throws. */
-  async undelivered(id: string): Promise<void> {
-    const { committer, settings, due, log } = this.#deps;
+  /**
+   * The answer did not reach HTTP/2: unless the caller asks again with its request_id, the credential is revoked after a minute (finding 9).
+   * @param generation of the lease that was answered: if it was answered again since, it stays. Never throws.
+   */
+  async undelivered(id: string, generation: number): Promise<void> {
+    const { committer, settings, due, log, db } = this.#deps;
     try {
-      const args = { id, delivered: false, wait_ms: settings.undeliveredMs };
-      const lease = await findLease(this.#deps.db, id);
+      const lease = await findLease(db, id);
       if (lease === undefined) return;
-      await committer.commit({ kind: "lease.delivery", path: lease.path, actor: systemActor("lease.undelivered", "caller gone", lease.traceId), lease: id, args });
+      const actor = systemActor("lease.undelivered", "caller gone", lease.traceId);
+      await committer.commit({
+        kind: "lease.delivery",
+        path: lease.path,
+        actor,
+        lease: id,
+        args: { id, generation, delivered: false, wait_ms: settings.undeliveredMs },
+      });
       await due.changed(id);
     } catch (error) {
       log.warn({ lease: id, error: (error as Error).message }, "an undelivered lease could not be marked; it ends at its expiry");
     }
   }
 
-  async #begin(id: string, role: RoleRecord, target: Target<unknown>, password: Sensitive, ttlMs: number, actor: Actor, request: { readonly id: string; readonly hash: string } | undefined) {
-    const { settings, keyring, committer, clocks, instance } = this.#deps;
-    const identity = await clocks.identify(target);
-    const username = loginName(instance, role.path, newLoginSuffix());
-    const sealed = seal(keyring, leaseBinding(id), password.reveal());
-    const outcome: Outcome = await committer.commit({
+  async #onTarget(target: Target<unknown>, role: RoleRecord, ttlMs: number, order: Order): Promise<Issued | Extract<Outcome, { ok: false }>> {
+    const time = await this.#deps.clocks.ask(target);
+    const draft: Draft = {
+      id: randomUUID(),
+      role,
+      ttlMs,
+      username: loginName(this.#deps.instance, role.path, newLoginSuffix()),
+      password: newPassword(),
+      // Read before the row is written: whenever that is done, the row is not given up before this deadline has passed on the target.
+      deadlineAt: time.now() + this.#deps.settings.createDeadlineMs,
+      actor: order.actor,
+    };
+    try {
+      const begun = await this.#begin(draft, time.identity.systemIdentifier, order.request);
+      if (!begun.ok) return begun;
+      return await this.#finish(target, draft);
+    } catch (error) {
+      draft.password.wipe();
+      throw error;
+    }
+  }
+
+  #begin(draft: Draft, systemIdentifier: string, request: Command["request"]): Promise<Outcome> {
+    const { settings, keyring, committer } = this.#deps;
+    const { id, role, ttlMs } = draft;
+    const sealed = seal(keyring, leaseBinding(id), draft.password.reveal());
+    return committer.commit({
       kind: "lease.create",
       path: role.path,
-      actor,
+      actor: { ...draft.actor, action: "lease.create" },
       lease: id,
       args: {
         id,
         role_uid: role.uid,
         role_generation: role.generation,
         target_uid: role.targetUid,
-        username,
-        system_identifier: identity.systemIdentifier,
+        username: draft.username,
+        system_identifier: systemIdentifier,
         owned_objects: (role.config as { ownedObjects?: unknown }).ownedObjects ?? { kind: "refuse" },
         sealed: Buffer.from(sealed).toString("base64"),
         key_id: keyIdOf(sealed),
@@ -113,25 +168,28 @@ export class LeaseIssuer {
         ttl_ms: ttlMs,
         renew_ms: Math.floor(ttlMs * renewShare()),
         max_ttl_ms: role.maxTtlMs,
-        deadline_ms: settings.createDeadlineMs,
         rollback_ms: settings.createDeadlineMs + settings.statementMs,
         ...(request === undefined ? {} : { request_id: request.id, request_hash: request.hash }),
       },
     });
-    return { outcome, username, ttlMs, deadlineAt: Date.now() + identity.clockSkewMs + settings.createDeadlineMs };
   }
 
-  async #create(id: string, role: RoleRecord, target: Target<unknown>, password: Sensitive, begun: { readonly username: string; readonly ttlMs: number; readonly deadlineAt: number }, actor: Actor): Promise<Issued> {
+  async #finish(target: Target<unknown>, draft: Draft): Promise<Issued> {
     const { settings, committer, db, due } = this.#deps;
+    const { id, role, password, actor } = draft;
     let created: CreatedLogin;
     try {
-      created = await target.create({ name: begun.username, password, role: role.config, validForMs: begun.ttlMs + settings.graceMs, deadlineAt: begun.deadlineAt });
+      const validForMs = draft.ttlMs + settings.graceMs;
+      created = await target.create({ name: draft.username, password, role: role.config, validForMs, deadlineAt: draft.deadlineAt });
     } catch (error) {
-      await this.#failed(id, role.path, begun.username, target, actor, error);
+      await this.#failed(target, draft, error);
       throw error;
     }
     const args = { id, generation: 1, oid: created.oid, system_identifier: created.systemIdentifier, connection: created.connection };
-    const outcome = await committer.commit({ kind: "lease.activate", path: role.path, actor, lease: id, args });
+    const outcome = await committer.commit({ kind: "lease.activate", path: role.path, actor, lease: id, args }).catch((error: unknown) => {
+      void this.undelivered(id, 2); // if it was committed all the same
+      throw error;
+    });
     // STALE: it was revoked while it was being created. The schedule takes the login away.
     if (!outcome.ok) throw outcome.reason === "STALE" ? new LeaseholdError("LEASE_ENDED") : refusal(outcome);
     const lease = await findLease(db, id);
@@ -141,28 +199,33 @@ export class LeaseIssuer {
   }
 
   /** A refusal of the target's own leaves nothing behind: rolled back at once if the login is not there. What is not known stays PENDING, for the schedule. */
-  async #failed(id: string, path: string, username: string, target: Target<unknown>, actor: Actor, error: unknown): Promise<void> {
-    if (!isReason(error, "TARGET_MISCONFIGURED")) return;
+  async #failed(target: Target<unknown>, { id, role, username, actor }: Draft, error: unknown): Promise<void> {
+    const { committer, settings, due, log } = this.#deps;
+    const refused = isReason(error, "TARGET_MISCONFIGURED") || (isReason(error, "TARGET_UNAVAILABLE") && error.metadata["problem"] === "deadline_passed");
     try {
-      if ((await target.find(username)) !== undefined) return;
-      await this.#deps.committer.commit({ kind: "lease.roll_back", path, actor, lease: id, args: { id, generation: 1, grace_ms: this.#deps.settings.graceMs } });
+      if (refused && (await target.find(username)) === undefined) {
+        const args = { id, generation: 1, refused: true, grace_ms: settings.graceMs };
+        await committer.commit({ kind: "lease.roll_back", path: role.path, actor: { ...actor, action: "lease.roll_back" }, lease: id, args });
+      }
+      await due.changed(id);
     } catch (failed) {
-      this.#deps.log.warn({ lease: id, error: (failed as Error).message }, "a failed issue is left to the schedule");
+      log.warn({ lease: id, error: (failed as Error).message }, "a failed issue is left to the schedule");
     }
   }
 
   /** The same request again: answered from the ledger, never from a kept copy (finding 9). */
-  async #replay(id: string, actor: Actor): Promise<Issued> {
+  async #replay(id: string, hash: string, order: Order): Promise<Issued> {
     const { db, keyring, committer, due } = this.#deps;
-    const [lease, sealed] = await Promise.all([findLease(db, id), sealedCredential(db, id)]);
-    if (lease?.state === "PENDING") throw new LeaseholdError("REQUEST_IN_FLIGHT", "in flight", { retryAfterMs: 500 });
-    if (lease?.state !== "ACTIVE" || sealed === undefined) throw new LeaseholdError("LEASE_ENDED");
-    if (!lease.delivered) {
-      const outcome = await committer.commit({ kind: "lease.delivery", path: lease.path, actor, lease: id, args: { id, delivered: true } });
-      if (!outcome.ok) throw new LeaseholdError("LEASE_ENDED");
-      due.scheduled(id, lease.expireAt);
-    }
-    const password = new Sensitive(await open(keyring, sealed, leaseBinding(id)));
-    return { lease, password, revision: 0, recorded: false };
+    if (hash !== order.request?.hash) throw new LeaseholdError("CONFLICT");
+    const found = await leaseCredential(db, id);
+    if (found?.lease.state === "PENDING") throw new LeaseholdError("REQUEST_IN_FLIGHT", "in flight", { retryAfterMs: IN_FLIGHT_RETRY_MS });
+    if (found?.lease.state !== "ACTIVE" || !found.live || found.sealed === undefined) throw new LeaseholdError("LEASE_ENDED");
+    const { path } = found.lease;
+    const actor = { ...order.actor, action: "lease.deliver" };
+    const outcome = await committer.commit({ kind: "lease.delivery", path, actor, lease: id, args: { id, delivered: true } });
+    if (!outcome.ok) throw new LeaseholdError("LEASE_ENDED");
+    due.scheduled(id, found.lease.expireAt);
+    const password = new Sensitive(await open(keyring, found.sealed, leaseBinding(id)));
+    return { lease: { ...found.lease, delivered: true, generation: Number(outcome.result["generation"]) }, password, revision: 0, recorded: false };
   }
 }

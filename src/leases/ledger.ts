@@ -9,9 +9,9 @@ import type { Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import { LeaseActor } from "./act.ts";
-import { Breakers } from "./breaker.ts";
 import type { Due } from "./due.ts";
 import { LeaseIssuer } from "./issue.ts";
+import { TargetReach } from "./reach.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
@@ -32,8 +32,11 @@ export interface LedgerDeps {
   readonly metrics: Metrics;
 }
 
-const CONCURRENCY = 32;
-const PER_TARGET = 6;
+/** The schedule's budget: leases worked on at a time, in all and on one target. Most of a revocation is waiting for sessions that may still appear. */
+const CONCURRENCY = 128;
+const PER_TARGET = 32;
+/** The budget of calls, on one target. */
+const CALLS = { perTarget: 32, waiting: 1000 } as const;
 
 /** The lease ledger: who issues, renews and revokes, and the clockwork that does what is due. */
 export interface Ledger {
@@ -47,18 +50,18 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const { db, clock, targets, committer, settings, log, metrics } = deps;
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id) };
+  const reach = new TargetReach(targets, CALLS);
   const revoker = new LeaseRevoker({
     db,
-    targets,
+    reach,
     committer,
     due,
-    breakers: new Breakers(),
     settings,
     log,
     revoked: metrics.counter("leasehold_leases_revoked_total", "Logins taken away, expired ones included."),
     failed: metrics.counter("leasehold_lease_actions_failed_total", "Tries on a target that failed and will be repeated."),
   });
-  const actor = new LeaseActor({ db, targets, committer, revoker, due, settings, log });
+  const actor = new LeaseActor({ db, reach, committer, revoker, due, settings, log });
   const clockwork = new Clockwork(
     {
       db,
@@ -70,7 +73,18 @@ export function createLedger(deps: LedgerDeps): Ledger {
     },
     { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET },
   );
-  const issuer = new LeaseIssuer({ db, catalog: deps.catalog, targets, clocks: new TargetClocks(), keyring: deps.keyring, committer, due, instance: deps.instance, settings, log });
-  const renewer = new LeaseRenewer({ db, targets, committer, due, settings });
+  const issuer = new LeaseIssuer({
+    db,
+    catalog: deps.catalog,
+    reach,
+    clocks: new TargetClocks(),
+    keyring: deps.keyring,
+    committer,
+    due,
+    instance: deps.instance,
+    settings,
+    log,
+  });
+  const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
   return { issuer, renewer, revoker, clockwork };
 }

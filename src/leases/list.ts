@@ -1,11 +1,13 @@
-import type { PathScope } from "../model/path.ts";
 import type { LeaseRecord } from "../model/lease.ts";
+import type { PathScope } from "../model/path.ts";
 import { rangeOf } from "../model/range.ts";
 import type { Db } from "../store/db.ts";
 import { type LeaseCursor, type LeaseFilter, leasePage } from "../store/leases.ts";
 
+/** Rows looked at for one page at most; a page may be short (finding 32). */
 const MAX_SCANNED = 10_000;
-const CHUNK = 500;
+const MIN_CHUNK = 100;
+const MAX_CHUNK = 500;
 
 export interface LeaseQuery {
   /** Undefined: everything. */
@@ -13,31 +15,42 @@ export interface LeaseQuery {
   readonly principal: string;
   readonly states: LeaseFilter["states"];
   readonly stalled: boolean;
+  /** Who asks: sees his own leases without any rule. */
+  readonly viewer: string;
+  /** Role paths outside of which he certainly may not list. */
+  readonly allowed: readonly PathScope[];
   /** The exact decision, row by row. */
   readonly may: (lease: LeaseRecord) => boolean;
   readonly after: LeaseCursor | undefined;
   readonly pageSize: number;
 }
 
-/** Leases newest first that the caller may see: his own, and those his policy lets him list. At most 10,000 rows are looked at for a page. */
-export async function listVisibleLeases(db: Db, query: LeaseQuery): Promise<{ readonly items: readonly LeaseRecord[]; readonly next: LeaseCursor | undefined }> {
+/** Leases newest first that the caller may see: his own, and those his policy lets him list. */
+export async function listVisibleLeases(
+  db: Db,
+  query: LeaseQuery,
+): Promise<{ readonly items: readonly LeaseRecord[]; readonly next: LeaseCursor | undefined }> {
   const filter: LeaseFilter = {
-    range: query.scope === undefined ? undefined : rangeOf(query.scope),
-    principal: query.principal,
+    range: query.scope && rangeOf(query.scope),
+    // Who may list nothing looks through his own leases alone.
+    principal: query.principal === "" && query.allowed.length === 0 ? query.viewer : query.principal,
     states: query.states,
     stalled: query.stalled,
+    viewer: query.viewer,
+    allowed: query.allowed.map(rangeOf),
   };
+  const chunk = Math.min(MAX_CHUNK, Math.max(query.pageSize, MIN_CHUNK));
   const items: LeaseRecord[] = [];
   let after = query.after;
-  for (let scanned = 0; scanned < MAX_SCANNED; ) {
-    const rows = await leasePage(db, filter, after, CHUNK);
-    for (const row of rows) {
-      scanned++;
-      after = { issuedAt: row.issuedAt, id: row.id };
-      if (query.may(row)) items.push(row);
-      if (items.length >= query.pageSize) return { items, next: after };
+  for (let seen = 0; ;) {
+    const { leases, next } = await leasePage(db, filter, after, chunk, MAX_SCANNED - seen);
+    for (const lease of leases) {
+      if (items.length === query.pageSize) return { items, next: after };
+      after = { issuedAt: lease.issuedAt, id: lease.id };
+      if (query.may(lease)) items.push(lease);
     }
-    if (rows.length < CHUNK) return { items, next: undefined };
+    after = next;
+    seen += chunk;
+    if (next === undefined || leases.length < chunk || items.length === query.pageSize || seen >= MAX_SCANNED) return { items, next };
   }
-  return { items, next: after };
 }

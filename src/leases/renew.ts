@@ -1,18 +1,18 @@
 import { LeaseholdError } from "../base/errors.ts";
-import type { OpenTargets } from "../catalog/open-targets.ts";
 import type { Actor } from "../model/audit.ts";
 import { type LeaseRecord, renewShare } from "../model/lease.ts";
-import type { Committer } from "../store/command.ts";
+import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
 import { loginOf } from "./login.ts";
+import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 
 export interface RenewDeps {
   readonly db: Db;
-  readonly targets: OpenTargets;
+  readonly reach: TargetReach;
   readonly committer: Committer;
   readonly due: Due;
   readonly settings: LeaseSettings;
@@ -23,14 +23,16 @@ export interface Renewed {
   /** True when max_expire_time cut the increment. */
   readonly limited: boolean;
   readonly revision: number;
+  /** False when nothing was changed now. */
   readonly recorded: boolean;
 }
 
 const MAX_TRIES = 5;
+const IN_FLIGHT_RETRY_MS = 500;
 
 /**
  * Renews: first the row says where the renewal will end (`renewing_to`), then the target's VALID UNTIL is moved, then the row's end. A crash between leaves a half renewal that the schedule
- * finishes, and never a VALID UNTIL that the ledger does not know of (finding 17). The right to log in is not touched, so a renewal can't bring a revoked login back.
+ * finishes, and never a VALID UNTIL that the ledger does not know of (finding 17). The right to log in is not touched, so a renewal can't bring a revoked login back (lesson 11).
  */
 export class LeaseRenewer {
   readonly #deps: RenewDeps;
@@ -39,35 +41,63 @@ export class LeaseRenewer {
     this.#deps = deps;
   }
 
-  /** @param incrementMs from now; undefined: the role's default TTL. Throws LEASE_NOT_FOUND, LEASE_NOT_RENEWABLE, TARGET_UNAVAILABLE, CONFLICT. */
-  async renew(id: string, incrementMs: number | undefined, actor: Actor, request: { readonly id: string; readonly hash: string } | undefined): Promise<Renewed> {
-    const { db, committer, settings, due } = this.#deps;
+  /**
+   * @param incrementMs from now; undefined: the role's default TTL.
+   * Throws LEASE_NOT_FOUND, LEASE_NOT_RENEWABLE, TARGET_UNAVAILABLE and TARGET_MISCONFIGURED (then the schedule tries on), CONFLICT, REQUEST_IN_FLIGHT.
+   */
+  async renew(id: string, incrementMs: number | undefined, actor: Actor, request: Command["request"]): Promise<Renewed> {
+    const { db, committer, settings } = this.#deps;
+    const begin = { ...actor, action: "lease.begin_renew" };
     for (let i = 0; i < MAX_TRIES; i++) {
       const lease = await findLease(db, id);
       if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
-      const args = { id, generation: lease.generation, increment_ms: incrementMs, redo_ms: settings.claimMs };
-      const begun = await committer.commit({ kind: "lease.begin_renew", path: lease.path, actor, lease: id, request, args });
+      const beganAt = performance.now();
+      const args = { id, generation: lease.generation, increment_ms: incrementMs, redo_ms: settings.statementMs };
+      const begun = await committer.commit({ kind: "lease.begin_renew", path: lease.path, actor: begin, lease: id, request, args });
       if (!begun.ok && begun.reason === "STALE") continue;
-      if (!begun.ok) throw refusal(begun);
+      if (!begun.ok) throw begun.reason === "REQUEST_IN_FLIGHT" ? inFlight() : refusal(begun);
       const limited = begun.result["limited"] === true;
-      if (begun.replay === true || begun.result["unchanged"] === true) {
-        return { lease: (await findLease(db, id)) ?? lease, limited, revision: begun.revision, recorded: begun.replay !== true };
-      }
-      await this.#onTarget(lease, Number(begun.result["valid_for_ms"]));
-      const finish = { id, generation: Number(begun.result["generation"]), renew_share: renewShare() };
-      const finished = await committer.commit({ kind: "lease.finish_renew", path: lease.path, actor, lease: id, args: finish });
-      // STALE: the schedule finished it, or it was revoked meanwhile; the row says which.
-      const now = await findLease(db, id);
-      if (now === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
-      if (now.state !== "ACTIVE") throw new LeaseholdError("LEASE_NOT_RENEWABLE", "ended meanwhile", { metadata: { state: now.state } });
-      due.scheduled(id, now.nextActionAt ?? now.expireAt);
-      return { lease: now, limited, revision: finished.ok ? finished.revision : begun.revision, recorded: true };
+      if (begun.replay === true || begun.result["unchanged"] === true) return this.#asItIs(id, limited, begun.revision);
+      await this.#onTarget(lease, Number(begun.result["valid_for_ms"]), beganAt);
+      return this.#finish(lease, Number(begun.result["generation"]), limited, actor);
     }
     throw new LeaseholdError("STORE_UNAVAILABLE", "the lease kept changing", { retryAfterMs: 100 });
   }
 
-  async #onTarget(lease: LeaseRecord, validForMs: number): Promise<void> {
-    const target = await this.#deps.targets.open(lease.targetUid);
-    await target.renew(loginOf(lease), validForMs + this.#deps.settings.graceMs);
+  async #onTarget(lease: LeaseRecord, validForMs: number, beganAt: number): Promise<void> {
+    const { reach, settings, due } = this.#deps;
+    try {
+      await reach.call(lease.targetUid, async (target) => {
+        // Who was frozen in between would count from a now that is long past: the schedule has it by then.
+        if (performance.now() - beganAt > settings.statementMs) throw new LeaseholdError("TARGET_UNAVAILABLE", "too late to renew");
+        await target.renew(loginOf(lease), validForMs + settings.graceMs);
+      });
+    } catch (error) {
+      await due.changed(lease.id).catch(() => {});
+      throw error;
+    }
   }
+
+  async #finish(lease: LeaseRecord, generation: number, limited: boolean, actor: Actor): Promise<Renewed> {
+    const { committer, due } = this.#deps;
+    const args = { id: lease.id, generation, renew_share: renewShare() };
+    const finished = await committer.commit({ kind: "lease.finish_renew", path: lease.path, actor, lease: lease.id, args });
+    if (!finished.ok && finished.reason !== "STALE") throw refusal(finished);
+    // STALE: the schedule finished it, or it was revoked meanwhile; the row says which.
+    const renewed = await this.#asItIs(lease.id, limited, finished.ok ? finished.revision : 0);
+    due.scheduled(lease.id, renewed.lease.expireAt);
+    return { ...renewed, recorded: finished.ok };
+  }
+
+  async #asItIs(id: string, limited: boolean, revision: number): Promise<Renewed> {
+    const lease = await findLease(this.#deps.db, id);
+    if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
+    if (lease.state !== "ACTIVE") throw new LeaseholdError("LEASE_NOT_RENEWABLE", "ended meanwhile", { metadata: { state: lease.state } });
+    if (lease.renewingTo !== undefined) throw inFlight();
+    return { lease, limited, revision, recorded: false };
+  }
+}
+
+function inFlight(): LeaseholdError {
+  return new LeaseholdError("REQUEST_IN_FLIGHT", "a renewal is under way", { retryAfterMs: IN_FLIGHT_RETRY_MS });
 }

@@ -1,32 +1,38 @@
+import { setTimeout as after } from "node:timers/promises";
 import { LeaseholdError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
 import { backoffMs } from "../base/retry.ts";
-import type { OpenTargets } from "../catalog/open-targets.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
 import { type EndCause, type LeaseRecord, RETRY_BASE_MS, RETRY_CAP_MS, STALLED_AFTER } from "../model/lease.ts";
-import type { Committer } from "../store/command.ts";
+import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
 import { findLease } from "../store/leases.ts";
-import type { Breakers } from "./breaker.ts";
 import type { Due } from "./due.ts";
 import { loginOf } from "./login.ts";
+import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 
 export interface RevokeDeps {
   readonly db: Db;
-  readonly targets: OpenTargets;
+  readonly reach: TargetReach;
   readonly committer: Committer;
   readonly due: Due;
-  readonly breakers: Breakers;
   readonly settings: LeaseSettings;
   readonly log: Log;
   readonly revoked: Counter;
   readonly failed: Counter;
 }
 
-/** Takes logins away, and never gives up: what fails now is due again later, for ever. */
+export interface Revoked {
+  readonly lease: LeaseRecord;
+  readonly revision: number;
+  /** False for a replay. */
+  readonly recorded: boolean;
+}
+
+/** Takes logins away, and never gives up: what fails now is due again later, for ever (lesson 6). */
 export class LeaseRevoker {
   readonly #deps: RevokeDeps;
 
@@ -35,61 +41,98 @@ export class LeaseRevoker {
   }
 
   /**
-   * Ends a lease: REVOKING is committed first, then the login goes in the engine's safe order. Answers the lease as it is then: REVOKED, or REVOKING when the target
-   * can't be asked now. Throws LEASE_NOT_FOUND, STORE_UNAVAILABLE.
+   * Ends a lease on somebody's word: REVOKING is committed first, then the login goes in the engine's safe order. Answers the lease as it is then: REVOKED, or REVOKING when the target
+   * can't be asked now, or takes longer than `patienceMs`. Throws LEASE_NOT_FOUND, CONFLICT, STORE_UNAVAILABLE.
    */
-  async revoke(
-    id: string,
-    cause: EndCause,
-    actor: Actor,
-    request?: { readonly id: string; readonly hash: string },
-  ): Promise<{ readonly lease: LeaseRecord; readonly revision: number; readonly recorded: boolean }> {
-    const { db, committer, settings } = this.#deps;
+  async revoke(id: string, actor: Actor, request: Command["request"], patienceMs: number): Promise<Revoked> {
+    const { db } = this.#deps;
     const found = await findLease(db, id);
     if (found === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
-    const args = { id, cause, claim_ms: settings.claimMs };
-    const begun = await committer.commit({ kind: "lease.begin_revoke", path: found.path, actor, lease: id, request, args });
-    if (!begun.ok) throw refusal(begun);
-    const wasCreating = found.state === "PENDING";
-    const lease = (await findLease(db, id)) ?? found;
-    // While it is being created there is nothing sure to take away: the schedule does it when no creation can come any more.
-    if (lease.state !== "REVOKING" || wasCreating || begun.replay === true) return { lease, revision: begun.revision, recorded: begun.replay !== true };
-    const revision = await this.takeAway(lease, actor);
-    return { lease: (await findLease(db, id)) ?? lease, revision: revision ?? begun.revision, recorded: true };
+    const begun = await this.#begin(found, "REVOKED", actor, this.#deps.settings.claimMs, request);
+    let { revision } = begun;
+    if (begun.takeAway) {
+      const [lease, abort] = [await findLease(db, id), new AbortController()];
+      // What is not done in time is done all the same: the answer only does not wait for it.
+      const gone = lease?.state === "REVOKING" ? this.takeAway(lease, actor, "call") : undefined;
+      revision = (await Promise.race([gone, after(Math.max(patienceMs, 0), undefined, { signal: abort.signal })])) ?? revision;
+      abort.abort();
+    }
+    const lease = await findLease(db, id);
+    if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
+    return { lease, revision, recorded: begun.recorded };
   }
 
-  /** One try for a lease in REVOKING. Answers the revision of the end, or undefined when it must be tried again (which is then scheduled). */
-  async takeAway(lease: LeaseRecord, actor: Actor): Promise<number | undefined> {
-    const { targets, committer, breakers, settings, revoked } = this.#deps;
-    const breaker = breakers.of(lease.targetUid);
+  /** Commits that a lease is REVOKING, due at once: whichever replica comes first takes the login away. */
+  async mark(lease: LeaseRecord | { readonly id: string; readonly path: string }, actor: Actor): Promise<void> {
+    await this.#begin(lease, "REVOKED", actor, 0, undefined);
+    await this.#deps.due.changed(lease.id);
+  }
+
+  /** Ends a lease of the schedule's own accord, if the database agrees that it is to end so now. */
+  async end(lease: LeaseRecord, cause: Exclude<EndCause, "REVOKED">, actor: Actor): Promise<void> {
+    const begun = await this.#begin(lease, cause, actor, this.#deps.settings.claimMs, undefined);
+    const now = begun.takeAway ? await findLease(this.#deps.db, lease.id) : undefined;
+    if (now?.state === "REVOKING") await this.takeAway(now, actor, "use");
+  }
+
+  /** One try for a lease in REVOKING. Answers the revision of the end, or undefined when it must be tried again (which is then scheduled). Never throws. */
+  async takeAway(lease: LeaseRecord, actor: Actor, budget: "call" | "use"): Promise<number | undefined> {
+    const { reach, committer, settings, revoked, log } = this.#deps;
     try {
-      breaker.check();
-      const target = await targets.open(lease.targetUid);
-      await target.revoke(loginOf(lease));
-      breaker.succeeded();
+      await reach[budget](lease.targetUid, (target) => target.revoke(loginOf(lease)));
     } catch (error) {
-      breaker.failed(error);
       await this.postpone(lease, error);
       return undefined;
     }
-    const args = { id: lease.id, generation: lease.generation, grace_ms: settings.graceMs };
-    const outcome = await committer.commit({ kind: "lease.finish_revoke", path: lease.path, actor, lease: lease.id, args });
-    if (!outcome.ok) return undefined; // another worker finished it
-    revoked.add();
-    return outcome.revision;
+    try {
+      const args = { id: lease.id, generation: lease.generation, grace_ms: settings.graceMs };
+      const outcome = await committer.commit({
+        kind: "lease.finish_revoke",
+        path: lease.path,
+        actor: { ...actor, action: "lease.end" },
+        lease: lease.id,
+        args,
+      });
+      if (!outcome.ok) return undefined; // another worker finished it
+      revoked.add();
+      return outcome.revision;
+    } catch (error) {
+      // The login is gone; the next try finds it absent and says so.
+      log.warn({ lease: lease.id, error: (error as Error).message }, "the end of a lease could not be written; it is tried again");
+      return undefined;
+    }
   }
 
-  /** Writes what the try met, and when the next one is. */
+  /** Writes what a try met, and when the next one is. Never throws: a claim that is not answered ends by itself. */
   async postpone(lease: LeaseRecord, error: unknown): Promise<void> {
     const { committer, due, failed, log } = this.#deps;
     const problem = problemOf(error);
-    const nextMs = Math.max(backoffMs(lease.attempts, RETRY_BASE_MS, RETRY_CAP_MS), (error as { retryAfterMs?: number }).retryAfterMs ?? 0);
+    const nextMs = Math.max(backoffMs(lease.attempts, RETRY_BASE_MS, RETRY_CAP_MS), error instanceof LeaseholdError ? (error.retryAfterMs ?? 0) : 0);
     const stalled = lease.attempts + 1 >= STALLED_AFTER || problem === "owned_objects";
     failed.add();
     log.warn({ lease: lease.id, state: lease.state, problem, attempts: lease.attempts + 1 }, "a lease's target did not do what was asked; it is tried again");
-    const actor = systemActor("lease.retry", problem, lease.traceId);
-    await committer.commit({ kind: "lease.fail_action", path: lease.path, actor, lease: lease.id, args: { id: lease.id, generation: lease.generation, problem, stalled, next_ms: nextMs } });
-    await due.changed(lease.id);
+    const args = { id: lease.id, generation: lease.generation, problem, stalled, next_ms: nextMs };
+    try {
+      await committer.commit({ kind: "lease.fail_action", path: lease.path, actor: systemActor("lease.retry", problem, lease.traceId), lease: lease.id, args });
+      await due.changed(lease.id);
+    } catch (failure) {
+      log.warn({ lease: lease.id, error: (failure as Error).message }, "a failed try could not be written");
+    }
+  }
+
+  async #begin(
+    { id, path }: { readonly id: string; readonly path: string },
+    cause: EndCause,
+    actor: Actor,
+    claimMs: number,
+    request: Command["request"],
+  ): Promise<{ readonly takeAway: boolean; readonly revision: number; readonly recorded: boolean }> {
+    const outcome = await this.#deps.committer.commit({ kind: "lease.begin_revoke", path, actor, lease: id, request, args: { id, cause, claim_ms: claimMs } });
+    if (!outcome.ok && outcome.reason === "STALE") return { takeAway: false, revision: 0, recorded: false };
+    if (!outcome.ok) throw refusal(outcome);
+    // While it is being created there is nothing sure to take away: the schedule does it when no creation can come any more (finding 8).
+    const takeAway = outcome.result["state"] === "REVOKING" && outcome.result["creating"] !== true && outcome.replay !== true;
+    return { takeAway, revision: outcome.revision, recorded: outcome.replay !== true };
   }
 }
 

@@ -2,7 +2,7 @@ import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
-import { claimDueLeases, claimNamedLeases, type DueLease, findLease, upcomingLeases } from "../store/leases.ts";
+import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, upcomingLeases } from "../store/leases.ts";
 import type { DueIndex } from "./due-index.ts";
 
 export interface ClockworkOptions {
@@ -20,31 +20,44 @@ export interface ClockworkDeps {
   readonly clock: LedgerClock;
   /** Undefined without Redis. */
   readonly index: DueIndex | undefined;
+  /** Must not reject. */
   readonly act: (due: DueLease) => Promise<void>;
   readonly log: Log;
   readonly claimed: Counter;
 }
 
-/** Only the near future is held in Redis. */
-const HORIZON_MS = 600_000;
+/** Only the near future is held in Redis and in this replica's timer; the sweep brings the next stretch. */
+const HORIZON_MS = 60_000;
 const MAX_UPCOMING = 20_000;
 const BATCH = 100;
+/** Our estimate of the database's clock is off by a part of a round trip: what is asked for too early is asked for twice. */
+const LATER_MS = 2;
+/** When to look again for what seemed due and could not be had: because our clock is ahead, or because its target has its hands full. */
+const AGAIN_MS = 20;
+const BUSY_MS = 1000;
+
+/** Where to look: at what Redis says is due, or through the ledger. */
+type Place = "hints" | "ledger";
 
 /**
- * What is due, when it is due. The due index wakes this replica at the right millisecond; the sweep behind it finds everything by itself, only less promptly, so Redis may be
- * absent, wiped or wrong. Either way the row decides, in one statement on the database's clock: claimed or not due.
+ * What is due, when it is due. The due index wakes this replica at the right millisecond and spreads the work over replicas; the sweep behind it finds everything by itself, only less promptly, so Redis
+ * may be absent, wiped or wrong. Either way the row decides, in one statement on the database's clock: claimed, or not due (finding 10).
  */
 export class Clockwork {
   readonly #deps: ClockworkDeps;
   readonly #options: ClockworkOptions;
   readonly #work = new Set<Promise<void>>();
   readonly #perTarget = new Map<string, number>();
+  /** Claimed, but its target has its hands full. */
   readonly #waiting: DueLease[] = [];
   #wakeTimer: NodeJS.Timeout | undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
   #sweepTimer: NodeJS.Timeout | undefined;
   #stopped = false;
   #looking: Promise<void> | undefined;
+  #lookAgain: Place | undefined;
+  /** Something due was left lying for want of room. */
+  #left = false;
 
   constructor(deps: ClockworkDeps, options: ClockworkOptions) {
     this.#deps = deps;
@@ -60,38 +73,37 @@ export class Clockwork {
     void this.sweep().finally(again);
   }
 
+  /** Claims nothing more, and ends when what is under way has. What was claimed and not begun is another replica's once the claim ends. */
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#sweepTimer);
     clearTimeout(this.#wakeTimer);
-    await this.#looking;
-    while (this.#work.size > 0) await Promise.all(this.#work);
+    while (this.#looking !== undefined || this.#work.size > 0) await Promise.all([this.#looking, ...this.#work]);
   }
 
-  /** A lease's next action moved. The hint goes to Redis, and this replica wakes up for it if nobody else does. */
+  /** A lease's next action moved: the hint goes to Redis, and this replica wakes up for it if nobody else does. @param at Unix milliseconds, database clock. */
   scheduled(id: string, at: number): void {
-    if (this.#stopped) return;
-    if (at - this.#deps.clock.now() < HORIZON_MS) this.#deps.index?.put([{ id, at }]).catch(() => {});
+    if (this.#stopped || at - this.#deps.clock.now() > HORIZON_MS) return;
+    this.#deps.index?.put([{ id, at }]).catch(() => {});
     this.#wake(at);
   }
 
+  /** A lease's next action moved: looks up when to. */
   async changed(id: string): Promise<void> {
-    const lease = await findLease(this.#deps.db, id);
-    if (lease?.nextActionAt === undefined) await this.#deps.index?.remove([id]).catch(() => {});
-    else this.scheduled(id, lease.nextActionAt);
+    if (this.#stopped) return;
+    await this.#retime([id]);
   }
 
-  /** Looks through the ledger for what is due, and tells Redis what will be. */
+  /** Looks through the ledger for what is due, and tells Redis what will be. Never rejects. */
   async sweep(): Promise<void> {
-    const { db, index, log } = this.#deps;
+    await this.#look("ledger");
+    if (this.#stopped) return;
     try {
-      await this.#claim((limit) => claimDueLeases(db, limit, this.#options.claimMs));
-      const upcoming = await upcomingLeases(db, HORIZON_MS, MAX_UPCOMING);
-      const [first] = upcoming;
-      if (first !== undefined) this.#wake(first.at);
-      if (index !== undefined) await index.put(upcoming).catch(() => {});
+      const upcoming = await upcomingLeases(this.#deps.db, HORIZON_MS, MAX_UPCOMING);
+      if (upcoming[0] !== undefined) this.#wake(Math.max(upcoming[0].at, this.#again()));
+      await this.#deps.index?.put(upcoming).catch(() => {});
     } catch (error) {
-      if (!this.#stopped) log.warn({ error: (error as Error).message }, "the ledger could not be swept");
+      this.#failed(error);
     }
   }
 
@@ -99,65 +111,134 @@ export class Clockwork {
     if (this.#stopped || at >= this.#wakeAt) return;
     clearTimeout(this.#wakeTimer);
     this.#wakeAt = at;
-    const ms = Math.min(Math.max(at - this.#deps.clock.now(), 0), HORIZON_MS);
+    const ms = Math.min(Math.max(at - this.#deps.clock.now(), 0), HORIZON_MS) + LATER_MS;
     this.#wakeTimer = setTimeout(() => {
       this.#wakeAt = Number.POSITIVE_INFINITY;
-      this.#looking ??= this.#look().finally(() => {
-        this.#looking = undefined;
-      });
+      void this.#look("hints");
     }, ms);
     this.#wakeTimer.unref();
   }
 
-  /** At the time of the first hint: from Redis, which spreads the work over replicas; without it, from the ledger. */
-  async #look(): Promise<void> {
-    const { db, index, clock, log } = this.#deps;
-    const { claimMs } = this.#options;
+  /** One look at a time; what is asked for meanwhile is done after it. Never rejects. */
+  async #look(place: Place): Promise<void> {
+    if (this.#stopped) return;
+    if (this.#looking !== undefined) {
+      if (this.#lookAgain !== "ledger") this.#lookAgain = place;
+      return this.#looking;
+    }
+    this.#looking = this.#lookAt(place);
+    await this.#looking;
+    this.#looking = undefined;
+    const again = this.#lookAgain;
+    this.#lookAgain = undefined;
+    if (again !== undefined) await this.#look(again);
+  }
+
+  async #lookAt(place: Place): Promise<void> {
     try {
-      const ids = await index?.claim(clock.now(), claimMs).catch(() => undefined);
-      if (ids === undefined) await this.#claim((limit) => claimDueLeases(db, limit, claimMs));
-      else if (ids.length > 0) this.#take(await claimNamedLeases(db, ids, claimMs));
-      const next = ids === undefined ? undefined : await index?.next().catch(() => undefined);
-      if (next !== undefined) this.#wake(next);
-      else if (ids === undefined) this.#wake((await upcomingLeases(db, HORIZON_MS, 1))[0]?.at ?? Number.POSITIVE_INFINITY);
+      for (let at: Place = place; !this.#stopped;) {
+        const room = Math.min(this.#options.concurrency - this.#work.size - this.#waiting.length, BATCH);
+        if (room <= 0) {
+          this.#left = true;
+          return;
+        }
+        const ids = at === "hints" ? await this.#hints(room) : undefined;
+        if (ids === undefined) at = "ledger"; // no Redis, or none that answers
+        const taken = ids === undefined ? await this.#claim(room) : await this.#claimNamed(ids);
+        if ((ids?.length ?? taken) === 0) break;
+      }
+      await this.#wakeForNext();
     } catch (error) {
-      if (!this.#stopped) log.warn({ error: (error as Error).message }, "what is due could not be looked up");
+      this.#failed(error);
     }
   }
 
-  /** Batch after batch, as long as there is room to work. */
-  async #claim(claim: (limit: number) => Promise<DueLease[]>): Promise<void> {
-    while (!this.#stopped) {
-      const room = this.#options.concurrency * 4 - this.#work.size - this.#waiting.length;
-      if (room <= 0) return;
-      const found = await claim(Math.min(room, BATCH));
-      this.#take(found);
-      if (found.length < Math.min(room, BATCH)) return;
-    }
+  async #hints(room: number): Promise<string[] | undefined> {
+    const { index, clock } = this.#deps;
+    return index?.claim(clock.now(), this.#options.claimMs, room).catch(() => undefined);
   }
 
-  #take(found: readonly DueLease[]): void {
+  async #claim(room: number): Promise<number> {
+    const { perTarget, claimMs } = this.#options;
+    return this.#take(await claimDueLeases(this.#deps.db, room, perTarget, this.#busyTargets(), claimMs));
+  }
+
+  async #claimNamed(ids: readonly string[]): Promise<number> {
+    if (ids.length === 0) return 0;
+    const found = await claimNamedLeases(this.#deps.db, ids, this.#busyTargets(), this.#options.claimMs);
+    const taken = new Set(found.map((due) => due.lease.id));
+    await this.#retime(
+      ids.filter((id) => !taken.has(id)),
+      this.#again(),
+    );
+    return this.#take(found);
+  }
+
+  /** Corrects hints by the ledger; none before `earliest`. */
+  async #retime(ids: readonly string[], earliest = 0): Promise<void> {
+    if (ids.length === 0) return;
+    const times = (await leaseTimes(this.#deps.db, ids)).map(({ id, at }) => ({ id, at: Math.max(at, earliest) }));
+    const waiting = new Set(times.map((time) => time.id));
+    const now = this.#deps.clock.now();
+    const near = times.filter((time) => time.at - now <= HORIZON_MS);
+    for (const time of near) this.#wake(time.at);
+    const { index } = this.#deps;
+    await Promise.all([index?.put(near), index?.remove(ids.filter((id) => !waiting.has(id)))]).catch(() => {});
+  }
+
+  async #wakeForNext(): Promise<void> {
+    const next = await this.#deps.index?.next().catch(() => undefined);
+    if (next !== undefined) return this.#wake(Math.max(next, this.#again()));
+    const [first] = await upcomingLeases(this.#deps.db, HORIZON_MS, 1);
+    if (first !== undefined) this.#wake(Math.max(first.at, this.#again()));
+  }
+
+  #again(): number {
+    return this.#deps.clock.now() + (this.#left ? BUSY_MS : AGAIN_MS);
+  }
+
+  #busyTargets(): string[] {
+    const busy = [...this.#perTarget].filter(([, count]) => count >= this.#options.perTarget).map(([uid]) => uid);
+    if (busy.length > 0) this.#left = true;
+    return busy;
+  }
+
+  #take(found: readonly DueLease[]): number {
     this.#deps.claimed.add(found.length);
     this.#waiting.push(...found);
     this.#next();
+    return found.length;
   }
 
   #next(): void {
-    for (let i = 0; i < this.#waiting.length && this.#work.size < this.#options.concurrency && !this.#stopped; ) {
+    for (let i = 0; i < this.#waiting.length && this.#work.size < this.#options.concurrency && !this.#stopped;) {
       const due = this.#waiting[i]!;
-      const busy = this.#perTarget.get(due.lease.targetUid) ?? 0;
-      if (busy >= this.#options.perTarget) {
+      if ((this.#perTarget.get(due.lease.targetUid) ?? 0) >= this.#options.perTarget) {
         i++; // a slow target holds up nobody else's
         continue;
       }
       this.#waiting.splice(i, 1);
-      this.#perTarget.set(due.lease.targetUid, busy + 1);
-      const work = this.#deps.act(due).finally(() => {
-        this.#work.delete(work);
-        this.#perTarget.set(due.lease.targetUid, this.#perTarget.get(due.lease.targetUid)! - 1);
-        this.#next();
-      });
-      this.#work.add(work);
+      this.#begin(due);
     }
+  }
+
+  #begin(due: DueLease): void {
+    const uid = due.lease.targetUid;
+    this.#perTarget.set(uid, (this.#perTarget.get(uid) ?? 0) + 1);
+    const work = this.#deps.act(due).finally(() => {
+      this.#work.delete(work);
+      const left = this.#perTarget.get(uid)! - 1;
+      if (left === 0) this.#perTarget.delete(uid);
+      else this.#perTarget.set(uid, left);
+      this.#next();
+      if (!this.#left) return;
+      this.#left = false;
+      void this.#look("ledger");
+    });
+    this.#work.add(work);
+  }
+
+  #failed(error: unknown): void {
+    if (!this.#stopped) this.#deps.log.warn({ error: (error as Error).message }, "what is due could not be looked up; the next sweep tries again");
   }
 }

@@ -28,6 +28,11 @@ export function createRedis(url: string, log: Log): Redis {
   return redis;
 }
 
+/** Prefix of this installation's keys and channels: two of them may share a Redis. */
+export function redisScope(instance: string, prefix = "leasehold:"): string {
+  return `${prefix}{${instance}.1}`;
+}
+
 export function statusOf(redis: Redis | undefined): RedisStatus {
   if (redis === undefined) return "absent";
   return redis.status === "ready" ? "ok" : "unreachable";

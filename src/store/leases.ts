@@ -39,12 +39,26 @@ export async function findLease(db: Db, id: string): Promise<LeaseRecord | undef
   return row === undefined ? undefined : recordOf(row);
 }
 
-const SEALED = { name: "lease_sealed", text: "select sealed from lease where id = $1" };
+const OF_REQUEST = { name: "lease_of_request", text: "select id, request_hash from lease where namespace_id = 1 and principal = $1 and request_id = $2" };
 
-/** The sealed password; undefined once the lease has ended. */
-export async function sealedCredential(db: Db, id: string): Promise<Uint8Array | undefined> {
-  const [row] = await db.query<{ sealed: Buffer | null }>(SEALED, [id]);
-  return row?.sealed ?? undefined;
+/** The lease that this principal's request_id has made, and the hash of the request it came with. */
+export async function leaseOfRequest(db: Db, principal: string, requestId: string): Promise<{ readonly id: string; readonly hash: string } | undefined> {
+  const [row] = await db.query<{ id: string; request_hash: string }>(OF_REQUEST, [principal, requestId]);
+  return row && { id: row.id, hash: row.request_hash };
+}
+
+const CREDENTIAL = {
+  name: "lease_credential",
+  text: `select ${COLUMNS}, sealed, expire_at > leasehold_now() as live from lease where namespace_id = 1 and id = $1`,
+};
+
+/** A lease with its sealed password, as long as it has one; `live`: its end lies ahead, by the database's clock. */
+export async function leaseCredential(
+  db: Db,
+  id: string,
+): Promise<{ readonly lease: LeaseRecord; readonly sealed: Uint8Array | undefined; readonly live: boolean } | undefined> {
+  const [row] = await db.query<Row & { sealed: Buffer | null; live: boolean }>(CREDENTIAL, [id]);
+  return row && { lease: recordOf(row), sealed: row.sealed ?? undefined, live: row.live };
 }
 
 /** Where a page of leases goes on: newest first, the id breaks ties. */
@@ -60,39 +74,90 @@ export interface LeaseFilter {
   readonly principal: string;
   readonly states: readonly LeaseState[];
   readonly stalled: boolean;
+  /** Rows outside of these and not `viewer`'s own are not wanted. */
+  readonly allowed: readonly PathRange[];
+  readonly viewer: string;
 }
 
-const PAGE = {
-  name: "lease_page",
-  text: `select ${COLUMNS} from lease where namespace_id = 1 and ($1::timestamptz is null or (issued_at, id) < ($1::timestamptz, $2::uuid))
-           and ($3 = '' or path >= $3) and ($4 = '' or path < $4) and ($5 = '' or principal = $5) and state = any ($6::text[]) and (not $7 or stalled)
-          order by issued_at desc, id desc limit $8`,
-};
-const NO_ID = "00000000-0000-0000-0000-000000000000";
+/** Behind the cursor, before which a stretch of an index is looked at: by principal or path where one is asked for. */
+const behind = (condition: string): string => `namespace_id = 1 and (issued_at, id) < (coalesce($1::timestamptz, 'infinity'), $2::uuid) and ${condition}`;
+const BY = {
+  all: "($3 = '' and $4 = '' and $5 = '')",
+  path: "(path >= $3 and ($4 = '' or path < $4) and $5 = '')",
+  principal: "(principal = $5 and path >= $3 and ($4 = '' or path < $4))",
+} as const;
+const statements = (by: keyof typeof BY) => ({
+  bound: { name: `lease_bound_${by}`, text: `select issued_at, id from lease where ${behind(BY[by])} order by issued_at desc, id desc offset $6 limit 1` },
+  page: {
+    name: `lease_page_${by}`,
+    text: `select ${COLUMNS} from lease where ${behind(BY[by])} and (issued_at, id) >= (coalesce($6::timestamptz, '-infinity'), $7::uuid)
+             and state = any ($8::text[]) and (not $9 or stalled)
+             and (principal = $10 or exists (select from unnest($11::text[], $12::text[]) as allowed (f, t) where path >= f and path < t))
+            order by issued_at desc, id desc limit $13`,
+  },
+});
+const PAGES = { all: statements("all"), path: statements("path"), principal: statements("principal") };
+const FIRST_ID = "00000000-0000-0000-0000-000000000000";
+const LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
-export async function leasePage(db: Db, filter: LeaseFilter, after: LeaseCursor | undefined, limit: number): Promise<LeaseRecord[]> {
-  const rows = await db.query<Row>(PAGE, [
+/**
+ * Leases newest first, out of at most `look` rows behind `after`. `next`: where the following page begins, behind the last lease when there are `limit` of them, else behind the last row looked at;
+ * undefined when nothing is behind.
+ */
+export async function leasePage(
+  db: Db,
+  filter: LeaseFilter,
+  after: LeaseCursor | undefined,
+  limit: number,
+  look: number,
+): Promise<{ readonly leases: readonly LeaseRecord[]; readonly next: LeaseCursor | undefined }> {
+  const { bound, page } = PAGES[filter.principal !== "" ? "principal" : filter.range === undefined ? "all" : "path"];
+  const from = [
     after === undefined ? null : new Date(after.issuedAt).toISOString(),
-    after?.id ?? NO_ID,
+    after?.id ?? LAST_ID,
     filter.range?.from ?? "",
     filter.range?.to ?? "",
     filter.principal,
+  ];
+  const [last] = await db.query<{ issued_at: Date; id: string }>(bound, [...from, look - 1]);
+  const allowed = [filter.allowed.map((range) => range.from), filter.allowed.map((range) => range.to)];
+  const rows = await db.query<Row>(page, [
+    ...from,
+    last?.issued_at.toISOString() ?? null,
+    last?.id ?? FIRST_ID,
     filter.states,
     filter.stalled,
-    limit,
+    filter.viewer,
+    ...allowed,
+    limit + 1,
   ]);
-  return rows.map(recordOf);
+  const leases = rows.slice(0, limit).map(recordOf);
+  if (rows.length > limit) return { leases, next: cursorOf(leases.at(-1)!) };
+  return { leases, next: last && { issuedAt: last.issued_at.getTime(), id: last.id } };
 }
 
+function cursorOf(lease: LeaseRecord): LeaseCursor {
+  return { issuedAt: lease.issuedAt, id: lease.id };
+}
+
+const HOLD = `update lease set next_action_at = leasehold_now() + $2 * interval '1 ms'`;
 const CLAIM = {
   name: "lease_claim",
-  text: `update lease set next_action_at = leasehold_now() + $2 * interval '1 ms'
-          where id in (select id from lease where next_action_at <= leasehold_now() order by next_action_at limit $1 for update skip locked) returning ${COLUMNS}, leasehold_now() as now`,
+  text: `${HOLD} where id in (
+           select id from lease where id in (
+             select id from (
+               select id, next_action_at, row_number() over (partition by target_uid order by next_action_at) as place from (
+                 select id, target_uid, next_action_at from lease where next_action_at <= leasehold_now() and target_uid <> all ($3::uuid[]) order by next_action_at limit 1000
+               ) as due) as ranked
+             where place <= $4 order by next_action_at limit $1)
+           and next_action_at <= leasehold_now() for update skip locked)
+         returning ${COLUMNS}, leasehold_now() as now`,
 };
 const CLAIM_IDS = {
   name: "lease_claim_ids",
-  text: `update lease set next_action_at = leasehold_now() + $2 * interval '1 ms'
-          where id in (select id from lease where id = any ($1::uuid[]) and next_action_at <= leasehold_now() for update skip locked) returning ${COLUMNS}, leasehold_now() as now`,
+  text: `${HOLD} where id in (
+           select id from lease where id = any ($1::uuid[]) and next_action_at <= leasehold_now() and target_uid <> all ($3::uuid[]) for update skip locked)
+         returning ${COLUMNS}, leasehold_now() as now`,
 };
 
 /** A lease that is due by the database's clock, claimed: for `claimMs` no other worker sees it. */
@@ -102,27 +167,42 @@ export interface DueLease {
   readonly now: number;
 }
 
-/** Takes what is due, oldest first. */
-export async function claimDueLeases(db: Db, limit: number, claimMs: number): Promise<DueLease[]> {
-  const rows = await db.query<Row & { now: Date }>(CLAIM, [limit, claimMs]);
+/** Takes what is due, oldest first; of each target at most `perTarget`, of `busyTargets` none, so that a sick target's leases can't fill the hands of a worker (lesson 6). */
+export async function claimDueLeases(db: Db, limit: number, perTarget: number, busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
+  const rows = await db.query<Row & { now: Date }>(CLAIM, [limit, claimMs, busyTargets, perTarget]);
   return rows.map((row) => ({ lease: recordOf(row), now: row.now.getTime() }));
 }
 
 /** Takes those of the named ones that are really due: whoever named them only had a hint. */
-export async function claimNamedLeases(db: Db, ids: readonly string[], claimMs: number): Promise<DueLease[]> {
-  const rows = await db.query<Row & { now: Date }>(CLAIM_IDS, [ids, claimMs]);
+export async function claimNamedLeases(db: Db, ids: readonly string[], busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
+  const rows = await db.query<Row & { now: Date }>(CLAIM_IDS, [ids, claimMs, busyTargets]);
   return rows.map((row) => ({ lease: recordOf(row), now: row.now.getTime() }));
+}
+
+/** When a lease is due. Unix milliseconds, database clock. */
+export interface LeaseTime {
+  readonly id: string;
+  readonly at: number;
 }
 
 const UPCOMING = {
   name: "lease_upcoming",
   text: "select id, next_action_at as at from lease where next_action_at <= leasehold_now() + $1 * interval '1 ms' order by next_action_at limit $2",
 };
+const TIMES = { name: "lease_times", text: "select id, next_action_at as at from lease where id = any ($1::uuid[]) and next_action_at is not null" };
 
 /** What becomes due within `horizonMs`, soonest first. */
-export async function upcomingLeases(db: Db, horizonMs: number, limit: number): Promise<{ readonly id: string; readonly at: number }[]> {
-  const rows = await db.query<{ id: string; at: Date }>(UPCOMING, [horizonMs, limit]);
-  return rows.map((row) => ({ id: row.id, at: row.at.getTime() }));
+export function upcomingLeases(db: Db, horizonMs: number, limit: number): Promise<LeaseTime[]> {
+  return times(db.query(UPCOMING, [horizonMs, limit]));
+}
+
+/** When these are due; those that wait for nothing any more are left out. */
+export function leaseTimes(db: Db, ids: readonly string[]): Promise<LeaseTime[]> {
+  return times(db.query(TIMES, [ids]));
+}
+
+async function times(rows: Promise<{ id: string; at: Date }[]>): Promise<LeaseTime[]> {
+  return (await rows).map((row) => ({ id: row.id, at: row.at.getTime() }));
 }
 
 const REVOCABLE = {
@@ -146,11 +226,23 @@ export interface RevokeFilter {
 
 /** Leases a prefix revocation still has to end, by id, after `after` (empty: from the start). */
 export function revocableLeases(db: Db, filter: RevokeFilter, after: string, limit: number): Promise<{ readonly id: string; readonly path: string }[]> {
-  return db.query(REVOCABLE, [after === "" ? NO_ID : after, filter.from, filter.to, filter.principal, limit, new Date(filter.issuedBefore).toISOString()]);
+  return db.query(REVOCABLE, [after === "" ? FIRST_ID : after, filter.from, filter.to, filter.principal, limit, new Date(filter.issuedBefore).toISOString()]);
 }
 
 export async function countRevocableLeases(db: Db, filter: RevokeFilter): Promise<number> {
   const [row] = await db.query<{ leases: number }>(REVOCABLE_COUNT, [filter.from, filter.to, filter.principal, new Date(filter.issuedBefore).toISOString()]);
+  return row!.leases;
+}
+
+const UNTRIED = {
+  name: "lease_untried",
+  text: `select count(*) as leases from lease where namespace_id = 1 and ($1 = '' or path >= $1) and ($2 = '' or path < $2) and ($3 = '' or principal = $3)
+           and state = 'REVOKING' and attempts = 0 and issued_at <= $4::timestamptz`,
+};
+
+/** Leases of a prefix revocation whose target has not been asked yet. */
+export async function countUntriedLeases(db: Db, filter: RevokeFilter): Promise<number> {
+  const [row] = await db.query<{ leases: number }>(UNTRIED, [filter.from, filter.to, filter.principal, new Date(filter.issuedBefore).toISOString()]);
   return row!.leases;
 }
 
@@ -164,7 +256,10 @@ export async function pruneLeases(db: Db, limit: number): Promise<void> {
   await db.query(PRUNE, [limit]);
 }
 
-const PRUNE_REQUESTS = { name: "request_prune", text: "delete from request where ctid = any (array(select ctid from request where created_at < leasehold_now() - interval '24 hours' limit $1))" };
+const PRUNE_REQUESTS = {
+  name: "request_prune",
+  text: "delete from request where ctid = any (array(select ctid from request where created_at < leasehold_now() - interval '24 hours' limit $1))",
+};
 
 /** Forgets idempotency keys after a day. */
 export async function pruneRequests(db: Db, limit: number): Promise<void> {

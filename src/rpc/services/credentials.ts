@@ -8,10 +8,11 @@ import { leaseMessage } from "./lease-messages.ts";
 export function credentialService(issuer: LeaseIssuer, requests: RequestKeys): Handlers<typeof CredentialService> {
   return {
     async issueCredential(request, call) {
-      const issued = await issuer.issue(call.path, durationMs(request.ttl, "ttl"), call.actor(), requests.of(IssueCredentialRequestSchema, request));
+      const key = requests.of(IssueCredentialRequestSchema, request);
+      const issued = await issuer.issue({ path: call.path, ttlMs: durationMs(request.ttl, "ttl"), actor: call.actor(), request: key });
       call.recorded = issued.recorded;
       call.lease = issued.lease.id;
-      call.onUndelivered(() => void issuer.undelivered(issued.lease.id));
+      call.onUndelivered(() => void issuer.undelivered(issued.lease.id, issued.lease.generation));
       const data = { ...issued.lease.connection, password: issued.password.revealText() };
       issued.password.wipe();
       return {

@@ -29,6 +29,8 @@ export interface LeaseServiceDeps {
 }
 
 const FIRST_PAGE = 100;
+/** What the answer needs of the deadline: a lease that is not gone by then is answered as REVOKING. */
+const ANSWER_MS = 500;
 
 export function leaseService(deps: LeaseServiceDeps): Handlers<typeof LeaseService> {
   const { db, requests, pages } = deps;
@@ -50,6 +52,8 @@ export function leaseService(deps: LeaseServiceDeps): Handlers<typeof LeaseServi
         principal: request.principal,
         states: statesOf(request.states),
         stalled: request.stalled,
+        viewer: call.principal.id,
+        allowed: call.allowedPrefixes(),
         may: (lease) => call.allows(lease.path) || lease.principal === call.principal.id,
         after: at === undefined || id === undefined ? undefined : { issuedAt: Number(at), id },
         pageSize: request.pageSize || FIRST_PAGE,
@@ -67,7 +71,8 @@ export function leaseService(deps: LeaseServiceDeps): Handlers<typeof LeaseServi
     },
 
     async revokeLease(request, call) {
-      const revoked = await deps.revoker.revoke(idOf(call.path), "REVOKED", call.actor(), requests.of(RevokeLeaseRequestSchema, request));
+      const patienceMs = call.deadlineAt - Date.now() - ANSWER_MS;
+      const revoked = await deps.revoker.revoke(idOf(call.path), call.actor(), requests.of(RevokeLeaseRequestSchema, request), patienceMs);
       call.recorded = revoked.recorded;
       return { lease: leaseMessage(revoked.lease), revision: BigInt(revoked.revision) };
     },

@@ -2,7 +2,8 @@
 -- `next_action_at` after each move: PENDING → when it may be rolled back; ACTIVE → expiry; REVOKING → the next try;
 -- REVOKED, ROLLED_BACK → the last probe of the target, after the login's own VALID UNTIL and grace (finding 8), then null.
 
--- args: id, path's role data, sealed, ttl_ms, max_ttl_ms, deadline_ms (of the creation), rollback_ms (deadline + statement timeout), request
+-- args: id, the role's data, sealed, ttl_ms, renew_ms, max_ttl_ms, rollback_ms, request. `deadline_at` becomes the instant from which on no creation can happen any more: the deadline that
+-- the target checks itself lies a statement timeout before it.
 create function lease_create(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
@@ -23,11 +24,11 @@ begin
     values ((a->>'id')::uuid, 1, c->>'path', (a->>'target_uid')::uuid, c->'actor'->>'principal', (a->>'request_id')::uuid, a->>'request_hash', 'PENDING', a->>'username',
       a->>'system_identifier', a->'owned_objects', decode(a->>'sealed', 'base64'), (a->>'key_id')::integer, (a->>'default_ttl_ms')::bigint,
       t, t + (a->>'ttl_ms')::bigint * interval '1 ms', t + (a->>'renew_ms')::bigint * interval '1 ms', t + (a->>'max_ttl_ms')::bigint * interval '1 ms',
-      t + (a->>'deadline_ms')::bigint * interval '1 ms', t + (a->>'rollback_ms')::bigint * interval '1 ms', c->'actor'->>'traceId');
+      t + (a->>'rollback_ms')::bigint * interval '1 ms', t + (a->>'rollback_ms')::bigint * interval '1 ms', c->'actor'->>'traceId');
   return done(jsonb_build_object('issued_at', iso(t)));
 end $$;
 
--- PENDING → ACTIVE. The event LEASE_ISSUED. `delivered` false when the caller was already gone.
+-- PENDING → ACTIVE. The event LEASE_ISSUED.
 create function lease_activate(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
@@ -41,14 +42,14 @@ begin
     jsonb_build_object('type', 20, 'lease_id', l.id, 'principal', l.principal, 'expire_at', iso(l.expire_at)));
 end $$;
 
--- PENDING → ROLLED_BACK, once the target has no such login and none can come any more.
+-- PENDING → ROLLED_BACK, once the target has no such login and none can come any more: the deadline has passed, or (`refused`) whoever would create it was refused for good.
 create function lease_roll_back(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
 begin
   update lease set state = 'ROLLED_BACK', generation = generation + 1, end_cause = 'ISSUE_FAILED', ended_at = t, sealed = null, key_id = null,
       attempts = 0, problem = null, next_action_at = expire_at + (a->>'grace_ms')::bigint * interval '1 ms'
-    where id = (a->>'id')::uuid and state = 'PENDING' and generation = (a->>'generation')::bigint;
+    where id = (a->>'id')::uuid and state = 'PENDING' and generation = (a->>'generation')::bigint and (t >= deadline_at or coalesce((a->>'refused')::boolean, false));
   if not found then return refuse('STALE'); end if;
   return done('{}');
 end $$;
@@ -64,6 +65,10 @@ begin
   select * into l from lease where id = (a->>'id')::uuid for update;
   if not found then return refuse('LEASE_NOT_FOUND'); end if;
   if l.state <> 'ACTIVE' or l.expire_at <= t then return refuse('LEASE_NOT_RENEWABLE', jsonb_build_object('state', l.state)); end if;
+  -- Nobody has the password of one that was not delivered: it is on its way out.
+  if not l.delivered then return refuse('LEASE_NOT_RENEWABLE', jsonb_build_object('state', l.state, 'problem', 'undelivered')); end if;
+  -- One at a time: of two, the later on the target need not be the later here, and a VALID UNTIL could lie before the ledger's end.
+  if l.renewing_to is not null then return refuse('REQUEST_IN_FLIGHT'); end if;
   if l.generation <> (a->>'generation')::bigint then return refuse('STALE'); end if;
   wanted := t + coalesce((a->>'increment_ms')::bigint, l.default_ttl_ms) * interval '1 ms';
   until := least(wanted, l.max_expire_at);
@@ -83,7 +88,7 @@ declare
   l lease%rowtype;
 begin
   update lease set expire_at = renewing_to, renew_at = t + (renewing_to - t) * (a->>'renew_share')::double precision, renewing_to = null, generation = generation + 1,
-      next_action_at = renewing_to
+      attempts = 0, problem = null, next_action_at = renewing_to
     where id = (a->>'id')::uuid and state = 'ACTIVE' and renewing_to is not null and generation = (a->>'generation')::bigint returning * into l;
   if not found then return refuse('STALE'); end if;
   return done(jsonb_build_object('generation', l.generation),
@@ -98,17 +103,19 @@ declare
 begin
   select * into l from lease where id = (a->>'id')::uuid for update;
   if not found then return refuse('LEASE_NOT_FOUND'); end if;
-  if l.state in ('REVOKING', 'REVOKED', 'ROLLED_BACK') then return done(jsonb_build_object('generation', l.generation, 'state', l.state)); end if;
+  if l.state in ('REVOKING', 'REVOKED', 'ROLLED_BACK') then
+    return done(jsonb_build_object('state', l.state, 'creating', l.state = 'REVOKING' and l.login_oid is null and t < l.deadline_at));
+  end if;
   if a->>'cause' = 'EXPIRED' and (l.state <> 'ACTIVE' or l.expire_at > t) then return refuse('STALE'); end if;
   if a->>'cause' = 'UNDELIVERED' and (l.state <> 'ACTIVE' or l.delivered) then return refuse('STALE'); end if;
   -- A login that is still being created can't be revoked before the creation can no longer happen: the schedule does it then.
   update lease set state = 'REVOKING', generation = generation + 1, end_cause = a->>'cause', renewing_to = null, attempts = 0, problem = null,
-      next_action_at = case when l.state = 'PENDING' then l.next_action_at else t + (a->>'claim_ms')::bigint * interval '1 ms' end
+      next_action_at = case when l.state = 'PENDING' then greatest(l.deadline_at, t) else t + (a->>'claim_ms')::bigint * interval '1 ms' end
     where id = l.id returning * into l;
-  return done(jsonb_build_object('generation', l.generation, 'state', l.state));
+  return done(jsonb_build_object('state', l.state, 'creating', l.login_oid is null and t < l.deadline_at));
 end $$;
 
--- REVOKING → REVOKED: the login is gone.
+-- REVOKING → REVOKED: the login is gone, and none can come any more.
 create function lease_finish_revoke(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
@@ -116,13 +123,13 @@ declare
 begin
   update lease set state = 'REVOKED', generation = generation + 1, ended_at = t, sealed = null, key_id = null, problem = null, stalled = false,
       next_action_at = greatest(expire_at, t) + (a->>'grace_ms')::bigint * interval '1 ms'
-    where id = (a->>'id')::uuid and state = 'REVOKING' and generation = (a->>'generation')::bigint returning * into l;
+    where id = (a->>'id')::uuid and state = 'REVOKING' and generation = (a->>'generation')::bigint and (login_oid is not null or t >= deadline_at) returning * into l;
   if not found then return refuse('STALE'); end if;
   return done(jsonb_build_object('generation', l.generation),
     jsonb_build_object('type', case l.end_cause when 'EXPIRED' then 22 else 23 end, 'lease_id', l.id, 'principal', l.principal, 'expire_at', iso(l.expire_at), 'removed', true));
 end $$;
 
--- A try failed: it is tried again at next_ms from now, for ever. `stalled` is said once, as an event.
+-- A try failed: it is tried again at next_ms from now, for ever, and what is ACTIVE at its expiry at the latest. `stalled` is said once, as an event.
 create function lease_fail_action(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
@@ -132,22 +139,30 @@ begin
   select * into l from lease where id = (a->>'id')::uuid and generation = (a->>'generation')::bigint for update;
   if not found then return refuse('STALE'); end if;
   newly := (a->>'stalled')::boolean and not l.stalled and l.state = 'REVOKING';
-  update lease set attempts = attempts + 1, problem = a->>'problem', stalled = stalled or newly, next_action_at = t + (a->>'next_ms')::bigint * interval '1 ms'
+  update lease set attempts = attempts + 1, problem = a->>'problem', stalled = stalled or newly,
+      next_action_at = least(t + (a->>'next_ms')::bigint * interval '1 ms', case when l.state = 'ACTIVE' and l.expire_at > t then l.expire_at end)
     where id = l.id;
   return done(jsonb_build_object('attempts', l.attempts + 1),
     case when newly then jsonb_build_object('type', 24, 'lease_id', l.id, 'principal', l.principal, 'expire_at', iso(l.expire_at)) end);
 end $$;
 
--- The caller was gone before the answer reached HTTP/2: revoked after wait_ms unless it asks again (finding 9). `delivered` true takes it back.
+-- `delivered` false: the caller was gone before the answer reached HTTP/2: revoked after wait_ms unless it asks again (finding 9). `generation` is that of the answer: whoever was answered later has the
+-- password, and then it stays. `delivered` true: it is being answered again.
 create function lease_delivery(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
+  l lease%rowtype;
 begin
-  update lease set delivered = (a->>'delivered')::boolean,
-      next_action_at = case when (a->>'delivered')::boolean then expire_at else least(expire_at, t + (a->>'wait_ms')::bigint * interval '1 ms') end
-    where id = (a->>'id')::uuid and state = 'ACTIVE' and renewing_to is null;
+  if (a->>'delivered')::boolean then
+    -- A renewal under way holds the generation, and has moved it already.
+    update lease set delivered = true, generation = generation + (renewing_to is null)::integer, next_action_at = case when renewing_to is null then expire_at else next_action_at end
+      where id = (a->>'id')::uuid and state = 'ACTIVE' and expire_at > t returning * into l;
+  else
+    update lease set delivered = false, generation = generation + 1, next_action_at = least(expire_at, t + (a->>'wait_ms')::bigint * interval '1 ms')
+      where id = (a->>'id')::uuid and state = 'ACTIVE' and renewing_to is null and generation = (a->>'generation')::bigint returning * into l;
+  end if;
   if not found then return refuse('STALE'); end if;
-  return done('{}');
+  return done(jsonb_build_object('generation', l.generation));
 end $$;
 
 -- A terminal lease was probed for the last time: nothing is due any more.
@@ -158,13 +173,13 @@ begin
   return done('{}');
 end $$;
 
--- The probe found a login under a terminal row: back to REVOKING, so that the login goes the safe way.
+-- A login was found under a terminal row, or under one whose creation never ended: REVOKING, so that it goes the safe way.
 create function lease_reopen(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
 begin
-  update lease set state = 'REVOKING', generation = generation + 1, end_cause = coalesce(end_cause, 'REVOKED'), login_oid = coalesce(login_oid, a->>'oid'), ended_at = null,
-      attempts = 0, next_action_at = t
+  update lease set state = 'REVOKING', generation = generation + 1, end_cause = coalesce(end_cause, 'ISSUE_FAILED'), login_oid = a->>'oid', ended_at = null,
+      attempts = 0, problem = null, next_action_at = t + (a->>'claim_ms')::bigint * interval '1 ms'
     where id = (a->>'id')::uuid and state in ('REVOKED', 'ROLLED_BACK', 'PENDING') and generation = (a->>'generation')::bigint;
   if not found then return refuse('STALE'); end if;
   return done('{}');
