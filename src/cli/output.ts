@@ -39,3 +39,8 @@ export function plainData(data: Readonly<Record<string, Value>>): Record<string,
 export function when(time: { readonly seconds: bigint; readonly nanos: number } | undefined): string {
   return time === undefined ? "" : `${new Date(Number(time.seconds) * 1000 + time.nanos / 1e6).toISOString().slice(0, 19)}Z`;
 }
+
+/** An enum's value by its name, in lower case. */
+export function nameOf(values: Readonly<Record<string, number>>, value: number): string {
+  return (Object.keys(values).find((name) => values[name] === value) ?? String(value)).toLowerCase();
+}

@@ -1,7 +1,36 @@
+import type { Command } from "commander";
 import { stopAsked } from "./signals.ts";
 
+export function addServeCommands(program: Command): void {
+  program
+    .command("dev")
+    .description("start a complete broker on this machine: PostgreSQL, Redis if there is one, a PKI, a demo")
+    .option("--folder <path>", "where it keeps its things", ".leasehold")
+    .option("--listen <address>", "host:port", "127.0.0.1:8443")
+    .action((options: { folder: string; listen: string }) => dev(options.folder, options.listen));
+  program
+    .command("server")
+    .description("serve, as the configuration says")
+    .requiredOption("--config <file>", "YAML; see docs/configuration.md")
+    .action((options: { config: string }) => server(options.config));
+  program
+    .command("migrate")
+    .description("bring the store's schema up to date (server does it too)")
+    .requiredOption("--config <file>", "YAML; see docs/configuration.md")
+    .option("--check", "only say what would be done", false)
+    .action((options: { config: string; check: boolean }) => migrateStore(options.config, options.check));
+  program
+    .command("check-config <file>")
+    .description("name every mistake in a configuration")
+    .action((file: string) => checkConfig(file));
+  program
+    .command("version")
+    .description("this binary's version")
+    .action(async () => console.log((await import("../app.ts")).VERSION));
+}
+
 /** `leasehold server`: serves until a signal, then drains. */
-export async function server(configPath: string): Promise<void> {
+async function server(configPath: string): Promise<void> {
   const [{ startApp }, { loadConfig }] = await Promise.all([import("../app.ts"), import("../config.ts")]);
   const asked = stopAsked();
   const app = await startApp(loadConfig(configPath));
@@ -10,7 +39,7 @@ export async function server(configPath: string): Promise<void> {
 }
 
 /** `leasehold dev`: a complete broker on this machine, until a signal. */
-export async function dev(folder: string, listen: string): Promise<void> {
+async function dev(folder: string, listen: string): Promise<void> {
   const { startDev } = await import("../dev/up.ts");
   const asked = stopAsked();
   const say = (line: string): void => console.log(line);
@@ -33,14 +62,14 @@ Try, in another terminal in this folder:
 Ctrl-C stops everything; the data stays in .leasehold.`;
 
 /** `leasehold migrate`: brings the store's schema up to this binary's. */
-export async function migrateStore(configPath: string, check: boolean): Promise<void> {
+async function migrateStore(configPath: string, check: boolean): Promise<void> {
   const [{ migrate }, { clientConfig }, { loadConfig }] = await Promise.all([import("../store/migrate.ts"), import("../store/db.ts"), import("../config.ts")]);
   const done = await migrate(clientConfig(loadConfig(configPath).store), { check });
   console.log(done.length === 0 ? "nothing to do" : `${check ? "would apply" : "applied"}: ${done.join(", ")}`);
 }
 
 /** `leasehold check-config`: throws with every mistake. */
-export async function checkConfig(configPath: string): Promise<void> {
+async function checkConfig(configPath: string): Promise<void> {
   const { loadConfig } = await import("../config.ts");
   loadConfig(configPath);
   console.log(`${configPath} is good`);

@@ -1,0 +1,84 @@
+import { randomUUID } from "node:crypto";
+import type { Command } from "commander";
+import type { JsonObject } from "@bufbuild/protobuf";
+import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
+import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+import type { Client } from "../client/client.ts";
+import { withClient } from "./context.ts";
+import { UsageError } from "./exit.ts";
+import { applyManifest, manifestOf, readManifests } from "./manifest.ts";
+import { printTable, printValue } from "./output.ts";
+import { allPages } from "./secret.ts";
+
+export function addApplyCommands(program: Command): void {
+  program
+    .command("apply")
+    .description("make the broker's policies, targets, roles and secrets those of YAML documents")
+    .requiredOption("-f, --file <path>", "a file, or a folder of .yaml files")
+    .option("--dry-run", "check and show, change nothing", false)
+    .action((options: { file: string; dryRun: boolean }, command: Command) =>
+      withClient(command, async ({ client, format }) => {
+        const rows: { name: string; applied: string }[] = [];
+        for (const manifest of readManifests(options.file)) rows.push(await applyManifest(client, manifest, options.dryRun));
+        if (format !== "table") return printValue(rows, format);
+        for (const { name, applied } of rows) console.log(`${name} ${applied}${options.dryRun ? " (dry run)" : ""}`);
+      }),
+    );
+
+  program
+    .command("get <kind> [name]")
+    .description("policies, targets or roles; with a name, a document that `apply` takes back")
+    .action((kind: string, name: string | undefined, _options: object, command: Command) =>
+      withClient(command, async ({ client, format }) => {
+        if (name !== undefined) return printValue(await one(client, kindOf(kind), name), format === "json" ? "json" : "yaml");
+        const documents = await every(client, kindOf(kind));
+        if (format === "table") printTable(["name"], documents.map((document) => [String(document["path"] ?? document["name"])]));
+        else printValue(documents, format);
+      }),
+    );
+
+  program
+    .command("delete <kind> <name>")
+    .description("a policy, target or role")
+    .action((kind: string, name: string, _options: object, command: Command) =>
+      withClient(command, async ({ client }) => {
+        const requestId = randomUUID();
+        const which = kindOf(kind);
+        if (which === "policy") await client.call(PolicyService.method.deletePolicy, { path: `policies/${name}`, requestId });
+        else if (which === "target") await client.call(OperatorService.method.deleteTarget, { path: `targets/${name}`, requestId });
+        else await client.call(OperatorService.method.deleteRole, { path: name, requestId });
+        console.log(`${which} ${name} deleted`);
+      }),
+    );
+}
+
+type Which = "policy" | "target" | "role";
+
+function kindOf(text: string): Which {
+  const kinds: Readonly<Record<string, Which>> = { policy: "policy", policies: "policy", target: "target", targets: "target", role: "role", roles: "role" };
+  const kind = kinds[text.toLowerCase()];
+  if (kind === undefined) throw new UsageError("the kind must be policy, target or role");
+  return kind;
+}
+
+async function one(client: Client, kind: Which, name: string): Promise<JsonObject> {
+  if (kind === "policy") return manifestOf("Policy", (await client.call(PolicyService.method.getPolicy, { path: `policies/${name}` })).policy!);
+  if (kind === "target") return manifestOf("Target", (await client.call(OperatorService.method.getTarget, { path: `targets/${name}` })).target!);
+  return manifestOf("Role", (await client.call(OperatorService.method.getRole, { path: name })).role!);
+}
+
+async function every(client: Client, kind: Which): Promise<JsonObject[]> {
+  return allPages(async (pageToken) => {
+    const request = { pageSize: 1000, pageToken };
+    if (kind === "policy") {
+      const page = await client.call(PolicyService.method.listPolicies, request);
+      return { items: page.policies.map((policy) => manifestOf("Policy", policy)), next: page.nextPageToken };
+    }
+    if (kind === "target") {
+      const page = await client.call(OperatorService.method.listTargets, request);
+      return { items: page.targets.map((target) => manifestOf("Target", target)), next: page.nextPageToken };
+    }
+    const page = await client.call(OperatorService.method.listRoles, request);
+    return { items: page.roles.map((role) => manifestOf("Role", role)), next: page.nextPageToken };
+  });
+}

@@ -1,0 +1,82 @@
+import { X509Certificate, createPrivateKey } from "node:crypto";
+import { connect } from "node:tls";
+import type { Command } from "commander";
+import { IdentityService } from "../gen/leasehold/v1/identity_service_pb.ts";
+import { Client, type Endpoint } from "../client/client.ts";
+import { CallError } from "../client/errors.ts";
+import { CheckFailed } from "./exit.ts";
+import { endpointOf, type Flags } from "./settings.ts";
+
+/** One thing looked at: a broker that refuses a certificate can't say why in the handshake, so this looks from the client's side. */
+interface Finding {
+  readonly name: string;
+  readonly problem: string | undefined;
+}
+
+const CONNECT_MS = 5000;
+
+export function addDoctorCommand(program: Command): void {
+  program
+    .command("doctor")
+    .description("look into trouble with the connection: certificate, key, broker")
+    .action(async (_options: object, command: Command) => {
+      const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
+      const findings = [...checkCertificate(endpoint), await checkServer(endpoint), await checkCall(endpoint)];
+      for (const { name, problem } of findings) console.log(`${problem === undefined ? "ok    " : "FAILED"} ${name}${problem === undefined ? "" : `: ${problem}`}`);
+      if (findings.some((finding) => finding.problem !== undefined)) throw new CheckFailed();
+    });
+}
+
+export function checkCertificate(endpoint: Pick<Endpoint, "certificate" | "key">, now = new Date()): Finding[] {
+  let certificate: X509Certificate;
+  try {
+    certificate = new X509Certificate(endpoint.certificate);
+  } catch {
+    return [{ name: "client certificate", problem: "is not a PEM certificate" }];
+  }
+  const names = (certificate.subjectAltName ?? "").split(", ").filter((name) => name.startsWith("URI:"));
+  return [
+    { name: "client certificate's dates", problem: now > certificate.validToDate ? `it ended at ${certificate.validTo}` : now < certificate.validFromDate ? `it begins at ${certificate.validFrom}` : undefined },
+    { name: "client certificate's SPIFFE id", problem: names.length === 1 && names[0]!.startsWith("URI:spiffe://") ? undefined : "it must have exactly one URI name, spiffe://..." },
+    { name: "client certificate's kind", problem: certificate.ca ? "it is a CA's" : undefined },
+    { name: "client key", problem: belongs(certificate, endpoint.key) ? undefined : "it is not the certificate's" },
+  ];
+}
+
+function belongs(certificate: X509Certificate, key: string): boolean {
+  try {
+    return certificate.checkPrivateKey(createPrivateKey(key));
+  } catch {
+    return false;
+  }
+}
+
+function checkServer(endpoint: Endpoint): Promise<Finding> {
+  const name = "broker's certificate and protocol";
+  return new Promise((resolve) => {
+    const at = endpoint.address.lastIndexOf(":");
+    const host = endpoint.address.slice(0, at).replace(/^\[(.*)\]$/, "$1");
+    const where = endpoint.address.startsWith("unix:") ? { path: endpoint.address.slice("unix:".length) } : { host, port: Number(endpoint.address.slice(at + 1)) };
+    const socket = connect({ ...where, ca: endpoint.ca, cert: endpoint.certificate, key: endpoint.key, servername: endpoint.serverName ?? (/^[0-9.:]+$/.test(host) ? "" : host), ALPNProtocols: ["h2"], minVersion: "TLSv1.3", timeout: CONNECT_MS });
+    const done = (problem: string | undefined): void => {
+      socket.destroy();
+      resolve({ name, problem });
+    };
+    socket.once("secureConnect", () => done(socket.alpnProtocol === "h2" ? undefined : "it does not speak HTTP/2"));
+    socket.once("timeout", () => done("no answer"));
+    socket.once("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
+  });
+}
+
+async function checkCall(endpoint: Endpoint): Promise<Finding> {
+  const client = new Client(endpoint, CONNECT_MS);
+  try {
+    const { principal } = await client.call(IdentityService.method.whoAmI, {});
+    return { name: `a call, as ${principal}`, problem: undefined };
+  } catch (error) {
+    const text = error instanceof CallError ? [error.reason, error.metadata["certificate"], error.message].filter(Boolean).join(": ") : "failed";
+    return { name: "a call", problem: `${text}; if everything above is ok, the broker does not trust this certificate's CA, or its own log says more` };
+  } finally {
+    client.close();
+  }
+}

@@ -1,0 +1,56 @@
+import { randomBytes } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import type { Command } from "commander";
+import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
+import { Sensitive } from "../base/sensitive.ts";
+import { withClient } from "./context.ts";
+import { UsageError } from "./exit.ts";
+import { addTargetTest } from "./operator.ts";
+
+interface BootstrapFlags {
+  readonly url?: string;
+  readonly instance?: string;
+  readonly login: string;
+  readonly passwordFile?: string;
+  readonly allowGroup?: string[];
+  readonly print: boolean;
+}
+
+export function addTargetCommands(program: Command): void {
+  const target = program.command("target").description("systems on which credentials are made");
+  addTargetTest(target);
+  target
+    .command("bootstrap")
+    .description("prepare a PostgreSQL database as its superuser: the broker's functions and its own login, which is no superuser")
+    .option("--url <url>", "superuser's connection to the database; else the PG* environment variables")
+    .option("--instance <id>", "the broker's instance (`leasehold info`); else it is asked")
+    .option("--login <name>", "the broker's own login there", "leasehold_broker")
+    .option("--password-file <file>", "of that login; made with a random password (0600) if missing; left out: the password stays as it is")
+    .option("--allow-group <role...>", "groups that leases may be members of: the whole list; left out: it stays as it is")
+    .option("--print", "print the script for psql instead of running it", false)
+    .action((options: BootstrapFlags, command: Command) => bootstrap(options, command));
+}
+
+async function bootstrap(options: BootstrapFlags, command: Command): Promise<void> {
+  const { bootstrapPostgres, bootstrapSql, brokerVerifier } = await import("../engines/registry.ts");
+  const instance = options.instance ?? (await withClient(command, async ({ client }) => (await client.call(OperatorService.method.getServerInfo, {})).instance));
+  const verifier = options.passwordFile === undefined ? undefined : await brokerVerifier(Sensitive.text(passwordOf(options.passwordFile)));
+  const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup };
+  if (options.print) return void process.stdout.write(`${bootstrapSql(script)}\n`);
+  const { default: pg } = await import("pg");
+  const superuser = new pg.Client(options.url === undefined ? {} : { connectionString: options.url });
+  await superuser.connect();
+  try {
+    await bootstrapPostgres(superuser, script);
+    console.log(`${options.login} may work for instance ${instance}; describe the target to the broker with a manifest of kind Target`);
+  } finally {
+    await superuser.end();
+  }
+}
+
+function passwordOf(file: string): string {
+  if (!existsSync(file)) writeFileSync(file, `${randomBytes(24).toString("base64url")}\n`, { mode: 0o600, flag: "wx" });
+  const password = readFileSync(file, "utf8").trimEnd();
+  if (password.length < 16) throw new UsageError(`${file} must hold a password of at least 16 characters`);
+  return password;
+}
