@@ -1,7 +1,6 @@
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Catalog } from "../catalog/catalog.ts";
-import type { OpenTargets } from "../catalog/open-targets.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import { Clockwork } from "../schedule/clockwork.ts";
 import type { DueIndex } from "../schedule/due-index.ts";
@@ -11,7 +10,7 @@ import type { LedgerClock } from "../store/ledger-clock.ts";
 import { LeaseActor } from "./act.ts";
 import type { Due } from "./due.ts";
 import { LeaseIssuer } from "./issue.ts";
-import { TargetReach } from "./reach.ts";
+import { TargetReach, type Targets } from "./reach.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
@@ -21,7 +20,7 @@ export interface LedgerDeps {
   readonly db: Db;
   readonly clock: LedgerClock;
   readonly catalog: Catalog;
-  readonly targets: OpenTargets;
+  readonly targets: Targets;
   readonly keyring: Keyring;
   readonly committer: Committer;
   readonly index: DueIndex | undefined;

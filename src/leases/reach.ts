@@ -1,7 +1,11 @@
 import { LeaseholdError } from "../base/errors.ts";
-import type { OpenTargets } from "../catalog/open-targets.ts";
 import type { Target } from "../engines/engine.ts";
 import { Breaker } from "./breaker.ts";
+
+export interface Targets {
+  /** Throws TARGET_NOT_FOUND, TARGET_MISCONFIGURED, SEALED, STORE_UNAVAILABLE. */
+  open(uid: string): Promise<Target<unknown>>;
+}
 
 export interface ReachOptions {
   /** Calls of clients on one target at a time; the schedule has its own budget, so neither starves the other (lesson 9). */
@@ -18,11 +22,11 @@ interface Door {
 
 /** The one way to a target: through its circuit breaker, and for calls of clients through a limit per target, so that a slow one holds up nobody else's. */
 export class TargetReach {
-  readonly #targets: OpenTargets;
+  readonly #targets: Targets;
   readonly #options: ReachOptions;
   readonly #doors = new Map<string, Door>();
 
-  constructor(targets: OpenTargets, options: ReachOptions) {
+  constructor(targets: Targets, options: ReachOptions) {
     this.#targets = targets;
     this.#options = options;
   }
