@@ -119,7 +119,11 @@ function parseTime(text: string): number | undefined {
 /** REQUEST_INVALID with every problem in `violations` and, one a line, in the message. */
 export function configError(problems: readonly FieldViolation[]): LeaseholdError {
   const lines = problems.map(({ field, description }) => `  ${field}: ${description}`);
-  return new LeaseholdError("REQUEST_INVALID", `the configuration has ${problems.length} ${problems.length === 1 ? "mistake" : "mistakes"}:\n${lines.join("\n")}`, {
-    violations: problems,
-  });
+  return new LeaseholdError(
+    "REQUEST_INVALID",
+    `the configuration has ${problems.length} ${problems.length === 1 ? "mistake" : "mistakes"}:\n${lines.join("\n")}`,
+    {
+      violations: problems,
+    },
+  );
 }

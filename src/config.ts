@@ -16,7 +16,13 @@ export interface Config {
   readonly kms: { readonly provider: "file"; readonly path: string; readonly create: boolean } | { readonly provider: "env"; readonly variable: string };
   readonly tls: TlsSettings;
   readonly audit: { readonly reads: "durable" | "async"; readonly timeoutMs: number; readonly lingerMs: number };
-  readonly limits: { readonly maxInFlight: number; readonly maxStreams: number; readonly maxConnections: number; readonly ratePerSecond: number; readonly rateBurst: number };
+  readonly limits: {
+    readonly maxInFlight: number;
+    readonly maxStreams: number;
+    readonly maxConnections: number;
+    readonly ratePerSecond: number;
+    readonly rateBurst: number;
+  };
   readonly leases: { readonly graceMs: number; readonly sweepMs: number };
   readonly changes: { readonly keepMs: number };
   readonly drainMs: number;
@@ -91,7 +97,8 @@ function read(root: Section, file: (path: string) => string): Config {
 
 function listenAddress(section: Section, name: string, fallback: string): string {
   const value = section.text(name, fallback);
-  if (value !== "" && !/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$/.test(value) && !value.startsWith("unix:")) section.wrong(name, "must be host:port or unix:/path");
+  if (value !== "" && !/^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$/.test(value) && !value.startsWith("unix:"))
+    section.wrong(name, "must be host:port or unix:/path");
   return value;
 }
 
@@ -133,7 +140,8 @@ function store(section: Section, file: (path: string) => string): Config["store"
 
 function redis(section: Section): string {
   const url = section.text("url", "");
-  if (url !== "" && !/^rediss?:\/\//.test(url) && !url.startsWith("/")) section.wrong("url", "must begin with redis:// or rediss://, or be the path of a socket");
+  if (url !== "" && !/^rediss?:\/\//.test(url) && !url.startsWith("/"))
+    section.wrong("url", "must begin with redis:// or rediss://, or be the path of a socket");
   section.end();
   return url;
 }

@@ -92,7 +92,13 @@ export class AuditChains {
     if (grown.length === 0) return;
     const others = await liveHeads(this.#db);
     for (const head of grown) {
-      const text = JSON.stringify({ ...short(head), batch: head.batch, algorithm: SIGNATURE_ALGORITHM, signed_at: new Date().toISOString(), others: others.filter((other) => other.chain !== head.chain).map(short) });
+      const text = JSON.stringify({
+        ...short(head),
+        batch: head.batch,
+        algorithm: SIGNATURE_ALGORITHM,
+        signed_at: new Date().toISOString(),
+        others: others.filter((other) => other.chain !== head.chain).map(short),
+      });
       await insertSignedHead(this.#db, head, text, this.#key.sign(text));
       this.#signed.set(head.chain, head.lastSeq);
     }

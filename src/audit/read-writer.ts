@@ -64,7 +64,14 @@ export class ReadAudit implements AuditWriter {
   #failing = false;
   #closed = false;
 
-  constructor(config: StoreConfig, tail: ChainTail, fingerprints: Fingerprints, options: ReadWriterOptions, log: Log, written: (tail: Readonly<ChainTail>) => void) {
+  constructor(
+    config: StoreConfig,
+    tail: ChainTail,
+    fingerprints: Fingerprints,
+    options: ReadWriterOptions,
+    log: Log,
+    written: (tail: Readonly<ChainTail>) => void,
+  ) {
     this.#config = config;
     this.#tail = tail;
     this.#seq = tail.seq;

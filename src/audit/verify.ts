@@ -60,7 +60,12 @@ export async function verifyAudit(db: Db, anchor: Uint8Array, only = ""): Promis
       problems.push(problem(claim.chain, claim.last_seq, heads.has(claim.last_seq) ? "edited" : "truncated", `${claim.by} signed another head here`));
     }
   }
-  return { chains: only === "" ? rows.length : rows.filter((row) => row.chain === only).length, records, unsignedTail, problems: problems.slice(0, MAX_PROBLEMS) };
+  return {
+    chains: only === "" ? rows.length : rows.filter((row) => row.chain === only).length,
+    records,
+    unsignedTail,
+    problems: problems.slice(0, MAX_PROBLEMS),
+  };
 }
 
 interface Walked {
@@ -74,8 +79,10 @@ interface Walked {
 async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly SignedHead[], claims: Map<string, Claim>, deep: boolean): Promise<Walked> {
   const problems: Problem[] = [];
   const opening = parse(row.opening);
-  if (!verifySignature(anchor, row.opening, row.openingSignature)) problems.push(problem(row.chain, 0, "bad_signature", "the opening is not signed by this KMS"));
-  if (opening["algorithm"] !== SIGNATURE_ALGORITHM || opening["chain"] !== row.chain) problems.push(problem(row.chain, 0, "unknown_key", "the opening is of another chain or algorithm"));
+  if (!verifySignature(anchor, row.opening, row.openingSignature))
+    problems.push(problem(row.chain, 0, "bad_signature", "the opening is not signed by this KMS"));
+  if (opening["algorithm"] !== SIGNATURE_ALGORITHM || opening["chain"] !== row.chain)
+    problems.push(problem(row.chain, 0, "unknown_key", "the opening is of another chain or algorithm"));
   const key = Buffer.from(typeof opening["public_key"] === "string" ? opening["public_key"] : "", "base64");
   addClaims(claims, opening["heads"], row.chain);
 
@@ -99,7 +106,10 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
           mine.push(text);
         }
         if (mine.length < next.lastSeq - last) problems.push(problem(row.chain, last + mine.length + 1, "missing", "records are gone"));
-        const computed = createHash("sha256").update(Buffer.from(head, "hex")).update(`[${mine.join(",")}]`).digest("hex");
+        const computed = createHash("sha256")
+          .update(Buffer.from(head, "hex"))
+          .update(`[${mine.join(",")}]`)
+          .digest("hex");
         if (computed !== next.head) problems.push(problem(row.chain, last + 1, "edited", `records ${last + 1} to ${next.lastSeq} do not hash to their head`));
       }
       head = next.head;
@@ -113,9 +123,12 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
   let signedTo = 0;
   for (const mark of signed) {
     const text = parse(mark.signedText);
-    if (!verifySignature(key, mark.signedText, mark.signature)) problems.push(problem(row.chain, mark.lastSeq, "bad_signature", "a signed head's signature is wrong"));
+    if (!verifySignature(key, mark.signedText, mark.signature))
+      problems.push(problem(row.chain, mark.lastSeq, "bad_signature", "a signed head's signature is wrong"));
     else if (heads.get(Number(text["last_seq"])) !== text["head"]) {
-      problems.push(problem(row.chain, Number(text["last_seq"]), Number(text["last_seq"]) > last ? "truncated" : "edited", "the head here is not the one that was signed"));
+      problems.push(
+        problem(row.chain, Number(text["last_seq"]), Number(text["last_seq"]) > last ? "truncated" : "edited", "the head here is not the one that was signed"),
+      );
     }
     signedTo = Math.max(signedTo, Number(text["last_seq"]));
     addClaims(claims, text["others"], row.chain);
@@ -123,8 +136,10 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
   if (row.closing !== undefined) {
     const end = parse(row.closing);
     const own = end["closed_by"] === row.chain;
-    if (!verifySignature(own ? key : anchor, row.closing, row.closingSignature ?? new Uint8Array())) problems.push(problem(row.chain, last, "bad_signature", "the end's signature is wrong"));
-    else if (Number(end["last_seq"]) !== last || (last > 0 && end["head"] !== head)) problems.push(problem(row.chain, last, "truncated", "the chain was signed to end elsewhere"));
+    if (!verifySignature(own ? key : anchor, row.closing, row.closingSignature ?? new Uint8Array()))
+      problems.push(problem(row.chain, last, "bad_signature", "the end's signature is wrong"));
+    else if (Number(end["last_seq"]) !== last || (last > 0 && end["head"] !== head))
+      problems.push(problem(row.chain, last, "truncated", "the chain was signed to end elsewhere"));
     else signedTo = last;
   }
   return { heads, problems, records: last, unsignedTail: Math.max(0, last - signedTo) };

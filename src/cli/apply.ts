@@ -32,7 +32,11 @@ export function addApplyCommands(program: Command): void {
       withClient(command, async ({ client, format }) => {
         if (name !== undefined) return printValue(await one(client, kindOf(kind), name), format === "json" ? "json" : "yaml");
         const documents = await every(client, kindOf(kind));
-        if (format === "table") printTable(["name"], documents.map((document) => [String(document["path"] ?? document["name"])]));
+        if (format === "table")
+          printTable(
+            ["name"],
+            documents.map((document) => [textOf(document["path"] ?? document["name"])]),
+          );
         else printValue(documents, format);
       }),
     );
@@ -59,6 +63,10 @@ function kindOf(text: string): Which {
   const kind = kinds[text.toLowerCase()];
   if (kind === undefined) throw new UsageError("the kind must be policy, target or role");
   return kind;
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }
 
 async function one(client: Client, kind: Which, name: string): Promise<JsonObject> {

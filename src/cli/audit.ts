@@ -22,7 +22,20 @@ export function addAuditCommands(program: Command): void {
         for await (const { records } of client.stream(AuditService.method.tailAudit, request, stop.signal)) {
           for (const record of records) {
             if (format !== "table") console.log(JSON.stringify(jsonOf(AuditRecordSchema, record)));
-            else console.log([when(record.time), record.outcome, record.action, record.path || "-", record.principal, record.cause, record.count > 1n ? `×${record.count}` : ""].filter((part) => part !== "").join("  "));
+            else
+              console.log(
+                [
+                  when(record.time),
+                  record.outcome,
+                  record.action,
+                  record.path || "-",
+                  record.principal,
+                  record.cause,
+                  record.count > 1n ? `×${record.count}` : "",
+                ]
+                  .filter((part) => part !== "")
+                  .join("  "),
+              );
           }
         }
       }),

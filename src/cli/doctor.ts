@@ -22,7 +22,8 @@ export function addDoctorCommand(program: Command): void {
     .action(async (_options: object, command: Command) => {
       const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
       const findings = [...checkCertificate(endpoint), await checkServer(endpoint), await checkCall(endpoint)];
-      for (const { name, problem } of findings) console.log(`${problem === undefined ? "ok    " : "FAILED"} ${name}${problem === undefined ? "" : `: ${problem}`}`);
+      for (const { name, problem } of findings)
+        console.log(`${problem === undefined ? "ok    " : "FAILED"} ${name}${problem === undefined ? "" : `: ${problem}`}`);
       if (findings.some((finding) => finding.problem !== undefined)) throw new CheckFailed();
     });
 }
@@ -36,8 +37,19 @@ export function checkCertificate(endpoint: Pick<Endpoint, "certificate" | "key">
   }
   const names = (certificate.subjectAltName ?? "").split(", ").filter((name) => name.startsWith("URI:"));
   return [
-    { name: "client certificate's dates", problem: now > certificate.validToDate ? `it ended at ${certificate.validTo}` : now < certificate.validFromDate ? `it begins at ${certificate.validFrom}` : undefined },
-    { name: "client certificate's SPIFFE id", problem: names.length === 1 && names[0]!.startsWith("URI:spiffe://") ? undefined : "it must have exactly one URI name, spiffe://..." },
+    {
+      name: "client certificate's dates",
+      problem:
+        now > certificate.validToDate
+          ? `it ended at ${certificate.validTo}`
+          : now < certificate.validFromDate
+            ? `it begins at ${certificate.validFrom}`
+            : undefined,
+    },
+    {
+      name: "client certificate's SPIFFE id",
+      problem: names.length === 1 && names[0]!.startsWith("URI:spiffe://") ? undefined : "it must have exactly one URI name, spiffe://...",
+    },
     { name: "client certificate's kind", problem: certificate.ca ? "it is a CA's" : undefined },
     { name: "client key", problem: belongs(certificate, endpoint.key) ? undefined : "it is not the certificate's" },
   ];
@@ -56,8 +68,19 @@ function checkServer(endpoint: Endpoint): Promise<Finding> {
   return new Promise((resolve) => {
     const at = endpoint.address.lastIndexOf(":");
     const host = endpoint.address.slice(0, at).replace(/^\[(.*)\]$/, "$1");
-    const where = endpoint.address.startsWith("unix:") ? { path: endpoint.address.slice("unix:".length) } : { host, port: Number(endpoint.address.slice(at + 1)) };
-    const socket = connect({ ...where, ca: endpoint.ca, cert: endpoint.certificate, key: endpoint.key, servername: endpoint.serverName ?? (/^[0-9.:]+$/.test(host) ? "" : host), ALPNProtocols: ["h2"], minVersion: "TLSv1.3", timeout: CONNECT_MS });
+    const where = endpoint.address.startsWith("unix:")
+      ? { path: endpoint.address.slice("unix:".length) }
+      : { host, port: Number(endpoint.address.slice(at + 1)) };
+    const socket = connect({
+      ...where,
+      ca: endpoint.ca,
+      cert: endpoint.certificate,
+      key: endpoint.key,
+      servername: endpoint.serverName ?? (/^[0-9.:]+$/.test(host) ? "" : host),
+      ALPNProtocols: ["h2"],
+      minVersion: "TLSv1.3",
+      timeout: CONNECT_MS,
+    });
     const done = (problem: string | undefined): void => {
       socket.destroy();
       resolve({ name, problem });

@@ -34,7 +34,8 @@ export function explain(error: unknown, say: (line: string) => void): number {
   for (const [name, value] of Object.entries(error.metadata)) say(`  ${name}: ${value}`);
   for (const { field, description } of error.violations) say(`  ${field} ${description}`);
   if (error.requestId !== "") say(`  request id: ${error.requestId}`);
-  if (error.code === status.UNAVAILABLE && error.reason === "") say("  is the broker running, and does it accept this certificate? `leasehold doctor` looks into it");
+  if (error.code === status.UNAVAILABLE && error.reason === "")
+    say("  is the broker running, and does it accept this certificate? `leasehold doctor` looks into it");
   return exitOf(error.code);
 }
 

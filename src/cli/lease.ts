@@ -23,7 +23,11 @@ export function addLeaseCommands(program: Command): void {
         const issued = await client.call(CredentialService.method.issueCredential, { path, requestId: randomUUID(), ...ttl });
         const data = plainData(issued.data);
         if (format !== "table") return printValue({ lease: jsonOf(LeaseSchema, issued.lease!), data }, format);
-        printFields({ lease: issued.lease!.path, expires: when(issued.lease!.expireTime), ...Object.fromEntries(Object.entries(data).map(([key, value]) => [key, String(value)])) });
+        printFields({
+          lease: issued.lease!.path,
+          expires: when(issued.lease!.expireTime),
+          ...Object.fromEntries(Object.entries(data).map(([key, value]) => [key, typeof value === "string" ? value : value.base64])),
+        });
       }),
     );
 
@@ -43,7 +47,11 @@ export function addLeaseCommands(program: Command): void {
           const page = await client.call(LeaseService.method.listLeases, request);
           return { items: page.leases, next: page.nextPageToken };
         });
-        if (format === "table") printTable(["lease", "role", "state", "expires", "principal"], leases.map((each) => [each.path, each.rolePath, stateText(each), when(each.expireTime), each.principal]));
+        if (format === "table")
+          printTable(
+            ["lease", "role", "state", "expires", "principal"],
+            leases.map((each) => [each.path, each.rolePath, stateText(each), when(each.expireTime), each.principal]),
+          );
         else printValue({ leases: leases.map((each) => jsonOf(LeaseSchema, each)) }, format);
       }),
     );

@@ -25,7 +25,12 @@ export type Kind = (typeof KINDS)[number];
 
 /** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles. Throws UsageError. */
 export function readManifests(path: string): Manifest[] {
-  const files = statSync(path, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(path).filter((name) => /\.ya?ml$/.test(name)).sort().map((name) => join(path, name)) : [path];
+  const files = statSync(path, { throwIfNoEntry: false })?.isDirectory()
+    ? readdirSync(path)
+        .filter((name) => /\.ya?ml$/.test(name))
+        .sort()
+        .map((name) => join(path, name))
+    : [path];
   const manifests = files.flatMap((file) => parseManifests(read(file), file));
   return manifests.sort((a, b) => KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind));
 }
@@ -51,7 +56,8 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
       const policy = messageOf(PolicySchema, manifest);
       const stored = await found(client.call(PolicyService.method.getPolicy, { path: `policies/${policy.name}` }));
       const applied = compare(PolicySchema, policy, stored?.policy);
-      if (applied !== "unchanged") await client.call(PolicyService.method.putPolicy, { policy, dryRun, etag: stored?.policy?.etag ?? "", requestId: randomUUID() });
+      if (applied !== "unchanged")
+        await client.call(PolicyService.method.putPolicy, { policy, dryRun, etag: stored?.policy?.etag ?? "", requestId: randomUUID() });
       return { name: `policies/${policy.name}`, applied };
     }
     case "Target": {
@@ -59,7 +65,8 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
       const stored = await found(client.call(OperatorService.method.getTarget, { path: `targets/${target.name}` }));
       // A password can't be compared: the broker does not show it. A document that holds one writes it.
       const applied = stored !== undefined && target.password !== undefined ? "updated" : compare(TargetSchema, target, stored?.target);
-      if (applied !== "unchanged") await client.call(OperatorService.method.putTarget, { target, dryRun, etag: stored?.target?.etag ?? "", requestId: randomUUID() });
+      if (applied !== "unchanged")
+        await client.call(OperatorService.method.putTarget, { target, dryRun, etag: stored?.target?.etag ?? "", requestId: randomUUID() });
       return { name: `targets/${target.name}`, applied };
     }
     case "Role": {
@@ -93,14 +100,14 @@ export function manifestOf(kind: "Target", message: Target): JsonObject;
 export function manifestOf(kind: "Role", message: Role): JsonObject;
 export function manifestOf(kind: Kind, message: Policy | Target | Role): JsonObject {
   const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : RoleSchema;
-  return { kind, ...inputOf(schema as DescMessage, message) };
+  return { kind, ...inputOf(schema, message) };
 }
 
 const OUTPUT_ONLY = ["uid", "etag", "updateTime", "updatedBy"];
 
 function inputOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonObject {
   const json = toJson(schema, message) as JsonObject;
-  return Object.fromEntries(Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name))) as JsonObject;
+  return Object.fromEntries(Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name)));
 }
 
 /** A document may leave out what has a default: only what it says is compared. */

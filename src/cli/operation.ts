@@ -17,22 +17,32 @@ export function addOperationCommands(program: Command): void {
     .action((_options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         const { operations } = await client.call(method.listOperations, { pageSize: 1000 });
-        if (format === "table") printTable(["operation", "kind", "state", "done", "total", "updated"], operations.map((each) => [each.path, each.kind, nameOf(State, each.state), String(each.done), String(each.total), when(each.updateTime)]));
+        if (format === "table")
+          printTable(
+            ["operation", "kind", "state", "done", "total", "updated"],
+            operations.map((each) => [each.path, each.kind, nameOf(State, each.state), String(each.done), String(each.total), when(each.updateTime)]),
+          );
         else printValue({ operations: operations.map((each) => jsonOf(OperationSchema, each)) }, format);
       }),
     );
-  operation.command("get <operation>").action((path: string, _options: object, command: Command) =>
-    withClient(command, async ({ client, format }) => show((await client.call(method.getOperation, { path })).operation!, format)),
-  );
+  operation
+    .command("get <operation>")
+    .action((path: string, _options: object, command: Command) =>
+      withClient(command, async ({ client, format }) => show((await client.call(method.getOperation, { path })).operation!, format)),
+    );
   operation
     .command("wait <operation>")
     .description("until it has ended")
     .action((path: string, _options: object, command: Command) =>
       withClient(command, async (context) => finishOperation(context, (await context.client.call(method.getOperation, { path })).operation!, true)),
     );
-  operation.command("cancel <operation>").action((path: string, _options: object, command: Command) =>
-    withClient(command, async ({ client, format }) => show((await client.call(method.cancelOperation, { path, requestId: randomUUID() })).operation!, format)),
-  );
+  operation
+    .command("cancel <operation>")
+    .action((path: string, _options: object, command: Command) =>
+      withClient(command, async ({ client, format }) =>
+        show((await client.call(method.cancelOperation, { path, requestId: randomUUID() })).operation!, format),
+      ),
+    );
 }
 
 /** Shows an operation, at its end if asked to wait. One that did not succeed is a failure. */

@@ -49,7 +49,10 @@ export function addOperatorCommands(program: Command): void {
       withClient(command, async ({ client, format }) => {
         const listed = await client.call(method.listKeys, {});
         if (format !== "table") return printValue(jsonOf(ListKeysResponseSchema, listed), format);
-        printTable(["key", "active", "kms", "kms key", "created", "rows"], listed.keys.map((key) => [String(key.keyId), key.active ? "yes" : "", key.provider, key.kmsKeyId, when(key.createTime), String(key.uses)]));
+        printTable(
+          ["key", "active", "kms", "kms key", "created", "rows"],
+          listed.keys.map((key) => [String(key.keyId), key.active ? "yes" : "", key.provider, key.kmsKeyId, when(key.createTime), String(key.uses)]),
+        );
       }),
     );
   keys
@@ -67,7 +70,9 @@ export function addOperatorCommands(program: Command): void {
     .description("seal everything anew with the newest seed, in the background")
     .option("--wait", "until it is done", false)
     .action((options: { wait: boolean }, command: Command) =>
-      withClient(command, async (context) => finishOperation(context, (await context.client.call(method.rewrapKeyring, { requestId: randomUUID() })).operation!, options.wait)),
+      withClient(command, async (context) =>
+        finishOperation(context, (await context.client.call(method.rewrapKeyring, { requestId: randomUUID() })).operation!, options.wait),
+      ),
     );
 }
 

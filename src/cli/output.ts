@@ -13,7 +13,13 @@ export function printValue(value: unknown, format: "json" | "yaml"): void {
 export function printTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
   const all = [heads.map((head) => head.toUpperCase()), ...rows];
   const widths = heads.map((_, column) => Math.max(...all.map((row) => (row[column] ?? "").length)));
-  for (const row of all) console.log(row.map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]!))).join("  ").trimEnd());
+  for (const row of all)
+    console.log(
+      row
+        .map((cell, column) => (column === row.length - 1 ? cell : cell.padEnd(widths[column]!)))
+        .join("  ")
+        .trimEnd(),
+    );
 }
 
 /** For people: one thing, a field a line. Empty fields are left out. */

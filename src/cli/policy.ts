@@ -20,7 +20,11 @@ export function addPolicyCommands(program: Command): void {
           const page = await client.call(method.listPolicies, { pageSize: 1000, pageToken });
           return { items: page.policies, next: page.nextPageToken };
         });
-        if (format === "table") printTable(["name", "rules", "principals", "updated"], policies.map((each) => [each.name, String(each.rules.length), each.principals.join(" "), when(each.updateTime)]));
+        if (format === "table")
+          printTable(
+            ["name", "rules", "principals", "updated"],
+            policies.map((each) => [each.name, String(each.rules.length), each.principals.join(" "), when(each.updateTime)]),
+          );
         else printValue({ policies: policies.map((each) => jsonOf(PolicySchema, each)) }, format);
       }),
     );

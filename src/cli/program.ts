@@ -22,9 +22,23 @@ export async function run(argv: readonly string[]): Promise<number> {
   process.stdout.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(EXIT.ok); // the reader has seen enough
   });
-  const program = addGlobalOptions(new Command("leasehold").description("A gRPC secret broker: identity by client certificate, everything on lease, every disclosure audited."));
+  const program = addGlobalOptions(
+    new Command("leasehold").description("A gRPC secret broker: identity by client certificate, everything on lease, every disclosure audited."),
+  );
   program.addHelpText("after", EXIT_CODES).exitOverride();
-  const adders = [addOperatorCommands, addSecretCommands, addLeaseCommands, addWatchCommand, addPolicyCommands, addApplyCommands, addAuditCommands, addTargetCommands, addOperationCommands, addDoctorCommand, addServeCommands];
+  const adders = [
+    addOperatorCommands,
+    addSecretCommands,
+    addLeaseCommands,
+    addWatchCommand,
+    addPolicyCommands,
+    addApplyCommands,
+    addAuditCommands,
+    addTargetCommands,
+    addOperationCommands,
+    addDoctorCommand,
+    addServeCommands,
+  ];
   for (const add of adders) add(program);
   try {
     await program.parseAsync([...argv], { from: "user" });

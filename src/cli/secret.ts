@@ -52,7 +52,11 @@ export function addSecretCommands(program: Command): void {
       withClient(command, async ({ client, format }) => {
         const got = await client.call(method.getSecret, { path, ...selector(options) });
         if (options.field !== undefined) writeField(got, options.field);
-        else if (format === "table") printTable(["key", "value"], Object.entries(plainData(got.data)).map(([key, value]) => [key, typeof value === "string" ? value : `base64:${value.base64}`]));
+        else if (format === "table")
+          printTable(
+            ["key", "value"],
+            Object.entries(plainData(got.data)).map(([key, value]) => [key, typeof value === "string" ? value : `base64:${value.base64}`]),
+          );
         else printValue(plainSecret(got), format);
       }),
     );
@@ -67,7 +71,11 @@ export function addSecretCommands(program: Command): void {
           const page = await client.call(method.listSecrets, { prefix: folder(prefix), showDeleted: options.deleted, pageSize: 1000, pageToken });
           return { items: page.secrets, next: page.nextPageToken };
         });
-        if (format === "table") printTable(["path", "version", "updated", "deleted"], secrets.map((each) => [each.path, String(each.currentVersion), when(each.updateTime), when(each.deleteTime)]));
+        if (format === "table")
+          printTable(
+            ["path", "version", "updated", "deleted"],
+            secrets.map((each) => [each.path, String(each.currentVersion), when(each.updateTime), when(each.deleteTime)]),
+          );
         else printValue(jsonOf(ListSecretsResponseSchema, { $typeName: "leasehold.v1.ListSecretsResponse", secrets, nextPageToken: "" }), format);
       }),
     );
@@ -82,7 +90,8 @@ export function addSecretCommands(program: Command): void {
           return { items: page.versions, next: page.nextPageToken };
         });
         if (format === "table") printTable(["version", "state", "labels", "created", "by"], versions.map(versionRow));
-        else printValue(jsonOf(ListSecretVersionsResponseSchema, { $typeName: "leasehold.v1.ListSecretVersionsResponse", versions, nextPageToken: "" }), format);
+        else
+          printValue(jsonOf(ListSecretVersionsResponseSchema, { $typeName: "leasehold.v1.ListSecretVersionsResponse", versions, nextPageToken: "" }), format);
       }),
     );
 
@@ -174,7 +183,13 @@ export function addSecretCommands(program: Command): void {
     );
 }
 
-function versionsCommand(secret: Command, name: string, description: string, rpc: typeof method.undeleteSecretVersions | typeof method.destroySecretVersions, done: string): void {
+function versionsCommand(
+  secret: Command,
+  name: string,
+  description: string,
+  rpc: typeof method.undeleteSecretVersions | typeof method.destroySecretVersions,
+  done: string,
+): void {
   secret
     .command(`${name} <path>`)
     .description(description)
@@ -244,13 +259,15 @@ function texts(given: readonly string[]): Record<string, string> {
 }
 
 function pairs(map: Readonly<Record<string, string>>): string {
-  return Object.entries(map).map(([key, value]) => `${key}=${value}`).join(" ");
+  return Object.entries(map)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(" ");
 }
 
 /** Every page, one after the other. */
 export async function allPages<T>(page: (token: string) => Promise<{ readonly items: readonly T[]; readonly next: string }>): Promise<T[]> {
   const all: T[] = [];
-  for (let token = ""; ; ) {
+  for (let token = ""; ;) {
     const { items, next } = await page(token);
     all.push(...items);
     if (next === "") return all;

@@ -30,7 +30,10 @@ export function endpointOf(flags: Flags, env: NodeJS.ProcessEnv, cwd: string): E
   const serverName = flags.serverName ?? env["LEASEHOLD_SERVER_NAME"] ?? base?.serverName;
   const value = (name: "address" | "cert" | "key" | "ca"): string => {
     const found = flags[name] ?? env[`LEASEHOLD_${name.toUpperCase()}`] ?? base?.[name];
-    if (found === undefined) throw new UsageError(`no ${name}: give --${name}, set LEASEHOLD_${name.toUpperCase()}, use a context file, or start a development broker here with \`npm start\``);
+    if (found === undefined)
+      throw new UsageError(
+        `no ${name}: give --${name}, set LEASEHOLD_${name.toUpperCase()}, use a context file, or start a development broker here with \`npm start\``,
+      );
     return found;
   };
   return { address: value("address"), certificate: read(value("cert")), key: read(value("key")), ca: read(value("ca")), serverName };

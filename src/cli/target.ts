@@ -33,7 +33,8 @@ export function addTargetCommands(program: Command): void {
 
 async function bootstrap(options: BootstrapFlags, command: Command): Promise<void> {
   const { bootstrapPostgres, bootstrapSql, brokerVerifier } = await import("../engines/registry.ts");
-  const instance = options.instance ?? (await withClient(command, async ({ client }) => (await client.call(OperatorService.method.getServerInfo, {})).instance));
+  const instance =
+    options.instance ?? (await withClient(command, async ({ client }) => (await client.call(OperatorService.method.getServerInfo, {})).instance));
   const verifier = options.passwordFile === undefined ? undefined : await brokerVerifier(Sensitive.text(passwordOf(options.passwordFile)));
   const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup };
   if (options.print) return void process.stdout.write(`${bootstrapSql(script)}\n`);

@@ -36,12 +36,17 @@ async function follow({ client, format }: Context, paths: string[], options: Wat
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
   const types = (options.type ?? []).map(typeOf);
   let token = options.resumeToken ?? "";
-  for (let wait = RECONNECT_MS; !stop.signal.aborted; ) {
+  for (let wait = RECONNECT_MS; !stop.signal.aborted;) {
     try {
       const request = { paths, types, resumeToken: token, snapshot: options.snapshot && token === "", includeValues: options.includeValues };
       for await (const message of client.stream(WatchService.method.watch, request, stop.signal)) {
         for (const event of message.events) print(event, format);
-        if (options.bookmarks && message.bookmark) console.log(format === "table" ? `-- at revision ${message.revision}` : JSON.stringify({ bookmark: String(message.revision), resumeToken: message.resumeToken }));
+        if (options.bookmarks && message.bookmark)
+          console.log(
+            format === "table"
+              ? `-- at revision ${message.revision}`
+              : JSON.stringify({ bookmark: String(message.revision), resumeToken: message.resumeToken }),
+          );
         if (message.resumeToken !== "") token = message.resumeToken;
         wait = RECONNECT_MS;
       }
@@ -65,9 +70,18 @@ function print(event: Event, format: string): void {
     console.log(JSON.stringify({ ...(jsonOf(EventSchema, { ...event, data: {} }) as object), ...data }));
     return;
   }
-  const about = [event.version === 0n ? "" : `version ${event.version}`, event.leasePath, event.expireTime === undefined ? "" : `until ${when(event.expireTime)}`, event.snapshot ? "(snapshot)" : ""];
+  const about = [
+    event.version === 0n ? "" : `version ${event.version}`,
+    event.leasePath,
+    event.expireTime === undefined ? "" : `until ${when(event.expireTime)}`,
+    event.snapshot ? "(snapshot)" : "",
+  ];
   const values = Object.entries(plainData(event.data)).map(([key, value]) => `${key}=${typeof value === "string" ? value : "(bytes)"}`);
-  console.log([when(event.time), String(event.revision).padStart(6), nameOf(EventType, event.type), event.path, ...about, ...values].filter((part) => part !== "").join("  "));
+  console.log(
+    [when(event.time), String(event.revision).padStart(6), nameOf(EventType, event.type), event.path, ...about, ...values]
+      .filter((part) => part !== "")
+      .join("  "),
+  );
 }
 
 function typeOf(text: string): EventType {

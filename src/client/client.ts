@@ -1,4 +1,13 @@
-import { create, type DescMessage, type DescMethodServerStreaming, type DescMethodUnary, fromBinary, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  fromBinary,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { Client as Channel, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { CallError } from "./errors.ts";
 
@@ -52,7 +61,11 @@ export class Client {
   }
 
   /** One server stream, message by message. Ends when the broker ends it or `signal` aborts; throws CallError. */
-  async *stream<I extends DescMessage, O extends DescMessage>(method: DescMethodServerStreaming<I, O>, request: MessageInitShape<I>, signal?: AbortSignal): AsyncGenerator<MessageShape<O>> {
+  async *stream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    request: MessageInitShape<I>,
+    signal?: AbortSignal,
+  ): AsyncGenerator<MessageShape<O>> {
     const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request);
     const cancel = (): void => stream.cancel();
     signal?.addEventListener("abort", cancel, { once: true });

@@ -1,5 +1,15 @@
 import { readFileSync } from "node:fs";
-import { create, type DescMessage, type DescMethodUnary, fromBinary, fromJson, type JsonObject, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  fromJson,
+  type JsonObject,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { Client, credentials } from "@grpc/grpc-js";
 import { OperatorService, RoleSchema, TargetSchema } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
@@ -10,7 +20,9 @@ import type { DevPki } from "./pki.ts";
 /** Puts the demo into a running broker, over the wire, as `admin`; secrets only where there are none, so that what a user wrote stays. */
 export async function seedDemo(address: string, pki: DevPki, server: DemoServer): Promise<void> {
   const { certificate, key } = pki.clients.admin;
-  const client = new Client(address, credentials.createSsl(readFileSync(pki.ca), readFileSync(key), readFileSync(certificate)), { "grpc.ssl_target_name_override": "localhost" });
+  const client = new Client(address, credentials.createSsl(readFileSync(pki.ca), readFileSync(key), readFileSync(certificate)), {
+    "grpc.ssl_target_name_override": "localhost",
+  });
   const call = caller(client);
   try {
     const { instance } = await call(OperatorService.method.getServerInfo, {});

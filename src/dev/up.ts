@@ -79,7 +79,9 @@ async function startPostgres(layout: Layout, secrets: Secrets, stops: (() => Pro
 async function startRedis(layout: Layout, options: DevOptions, stops: (() => Promise<void>)[]): Promise<LocalRedis | undefined> {
   const server = findRedis();
   if (server === undefined) {
-    options.say("no redis-server or valkey-server found: leases expire within seconds instead of at once (Debian: apt-get install redis-server, macOS: brew install redis)");
+    options.say(
+      "no redis-server or valkey-server found: leases expire within seconds instead of at once (Debian: apt-get install redis-server, macOS: brew install redis)",
+    );
     return undefined;
   }
   const redis = await startLocalRedis(layout.redis, await freePort(), server);

@@ -2,7 +2,7 @@ import type { EngineDefinition } from "./engine.ts";
 import { postgres } from "./postgres/definition.ts";
 
 // What the API, the CLI and `dev` need of an engine's own folder, which they may not reach into.
-export { bootstrapPostgres, bootstrapSql, brokerVerifier, type BootstrapOptions } from "./postgres/bootstrap.ts";
+export { bootstrapPostgres, bootstrapSql, brokerVerifier } from "./postgres/bootstrap.ts";
 export { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "./postgres/config.ts";
 
 /** Every engine the broker has: one folder and one line each. Typed by its own configuration; the API's `oneof` picks the matching one. */
@@ -10,8 +10,6 @@ export const ENGINES = [postgres] as const satisfies readonly AnyEngine[];
 
 /** An engine whose configuration types are not known here; who calls it has picked the configuration by the same name. */
 type AnyEngine = EngineDefinition<never, never>;
-
-export type EngineName = (typeof ENGINES)[number]["name"];
 
 export function engineByName(name: string): (typeof ENGINES)[number] | undefined {
   return ENGINES.find((engine) => engine.name === name);

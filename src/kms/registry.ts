@@ -2,7 +2,9 @@ import { openEnvKms } from "./env/env.ts";
 import { openFileKms } from "./file/file.ts";
 import type { Kms } from "./kms.ts";
 
-export type KmsConfig = { readonly provider: "file"; readonly path: string; readonly create: boolean } | { readonly provider: "env"; readonly variable: string };
+export type KmsConfig =
+  | { readonly provider: "file"; readonly path: string; readonly create: boolean }
+  | { readonly provider: "env"; readonly variable: string };
 
 /**
  * The configured provider, opened when it is first used and, while that fails, at every use again: a broker whose key is missing starts sealed and goes on once

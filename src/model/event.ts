@@ -19,10 +19,6 @@ export function isSecretChange(type: number): boolean {
   return type >= 1 && type < 20;
 }
 
-export function isLeaseChange(type: number): boolean {
-  return type >= 20 && type < 40;
-}
-
 export const POLICY_CHANGED = 40;
 export const TARGET_CHANGED = 41;
 export const ROLE_CHANGED = 42;

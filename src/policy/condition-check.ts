@@ -77,7 +77,9 @@ function measure(expr: Expr | undefined, looped: boolean, seen: Seen): void {
       }
       // The range counts as looped too: a loop over a loop's result doubles what it carries each time.
       for (const part of [iterRange, accuInit, loopCondition, loopStep, result]) measure(part, true, seen);
+      return;
     }
+    default: // constants and names hold nothing further
   }
 }
 

@@ -90,7 +90,12 @@ const BATCHES = {
   text: `select batch, last_seq as "lastSeq", encode(head, 'hex') as head from audit_batch where chain = $1 and batch > $2 order by batch limit $3`,
 };
 
-export function batchesAfter(db: Db, chain: string, batch: number, limit: number): Promise<{ readonly batch: number; readonly lastSeq: number; readonly head: string }[]> {
+export function batchesAfter(
+  db: Db,
+  chain: string,
+  batch: number,
+  limit: number,
+): Promise<{ readonly batch: number; readonly lastSeq: number; readonly head: string }[]> {
   return db.query(BATCHES, [chain, batch, limit]);
 }
 

@@ -46,7 +46,8 @@ interface RoleRow {
   readonly updated_at: Date;
 }
 
-const ROLE = "r.uid, r.path, r.target_uid, t.name as target_name, t.engine, r.document, r.generation, r.updated_at from role r join target t on t.uid = r.target_uid where r.namespace_id = 1";
+const ROLE =
+  "r.uid, r.path, r.target_uid, t.name as target_name, t.engine, r.document, r.generation, r.updated_at from role r join target t on t.uid = r.target_uid where r.namespace_id = 1";
 const ALL_ROLES = { name: "role_all", text: `select ${ROLE} order by r.path` };
 const ONE_ROLE = { name: "role_one", text: `select ${ROLE} and r.path = $1` };
 

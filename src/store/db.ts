@@ -24,14 +24,14 @@ export interface StoreConfig {
 }
 
 const INT8 = 20;
-const INT8_ARRAY = 1016;
-const parseArray: (value: string) => string[] = pg.types.getTypeParser(INT8_ARRAY as number, "text");
+const INT8_ARRAY: number = 1016;
+const parseArray: (value: string) => string[] = pg.types.getTypeParser(INT8_ARRAY, "text");
 /** bigint as number: revisions, versions and counts stay below 2^53. */
 const types = {
   getTypeParser(oid: number, format?: "text" | "binary"): (value: string) => unknown {
     if (oid === INT8) return Number;
     if (oid === INT8_ARRAY) return (value) => parseArray(value).map(Number);
-    return pg.types.getTypeParser(oid, format as "text");
+    return pg.types.getTypeParser(oid, format);
   },
 };
 

@@ -28,7 +28,10 @@ export interface CommitterHooks {
   /** Keyed hash of a lease id or a peer for the record. */
   fingerprint(value: string): string;
   /** After every batch that changed something: the feed looks now, the audit signs the head in time. */
-  committed(tail: Readonly<ChainTail>, answer: { readonly epoch: number; readonly timeline: number; readonly revision: number; readonly changed: boolean }): void;
+  committed(
+    tail: Readonly<ChainTail>,
+    answer: { readonly epoch: number; readonly timeline: number; readonly revision: number; readonly changed: boolean },
+  ): void;
 }
 
 interface Answer {
@@ -147,7 +150,8 @@ export class GroupCommitter implements Committer {
           return;
         }
         if (Date.now() >= giveUpAt || (this.#closed && failure === "connection")) {
-          const reported = failure === "exhausted" ? new LeaseholdError("AUDIT_UNAVAILABLE", "the store is full", { cause: error, retryAfterMs: 5000 }) : storeError(error);
+          const reported =
+            failure === "exhausted" ? new LeaseholdError("AUDIT_UNAVAILABLE", "the store is full", { cause: error, retryAfterMs: 5000 }) : storeError(error);
           for (const waiting of batch) waiting.reject(reported);
           return;
         }

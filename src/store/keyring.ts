@@ -21,7 +21,13 @@ export function seedRecords(db: Db) {
   return {
     async list() {
       const rows = await db.query<SeedRow>(LIST);
-      return rows.map((row) => ({ id: row.id, provider: row.provider, kmsKeyId: row.kms_key_id, wrapped: row.wrapped as Uint8Array, createdAt: row.created_at.getTime() }));
+      return rows.map((row) => ({
+        id: row.id,
+        provider: row.provider,
+        kmsKeyId: row.kms_key_id,
+        wrapped: row.wrapped as Uint8Array,
+        createdAt: row.created_at.getTime(),
+      }));
     },
     async insertIfAbsent(seed: { readonly id: number; readonly provider: string; readonly kmsKeyId: string; readonly wrapped: Uint8Array }) {
       await db.query(INSERT, [seed.id, seed.provider, seed.kmsKeyId, Buffer.from(seed.wrapped)]);

@@ -37,7 +37,9 @@ export async function migrate(config: pg.ClientConfig, options: { readonly check
     await client.connect();
     if (!options.check) {
       await inTransaction(client, () =>
-        client.query("create table if not exists schema_migration (id integer primary key, name text not null, breaking boolean not null, applied_at timestamptz not null default clock_timestamp())"),
+        client.query(
+          "create table if not exists schema_migration (id integer primary key, name text not null, breaking boolean not null, applied_at timestamptz not null default clock_timestamp())",
+        ),
       );
     }
     const known = migrations();
@@ -59,7 +61,11 @@ export async function migrate(config: pg.ClientConfig, options: { readonly check
 }
 
 async function apply(client: pg.Client, migration: Migration): Promise<boolean> {
-  const inserted = await client.query("insert into schema_migration (id, name, breaking) values ($1, $2, $3) on conflict do nothing", [migration.id, migration.name, migration.breaking]);
+  const inserted = await client.query("insert into schema_migration (id, name, breaking) values ($1, $2, $3) on conflict do nothing", [
+    migration.id,
+    migration.name,
+    migration.breaking,
+  ]);
   if (inserted.rowCount === 0) return false;
   await client.query(migration.sql);
   return true;
@@ -77,7 +83,8 @@ async function refuseNewer(client: pg.Client, known: readonly Migration[]): Prom
   if (!exists.rows[0]!.there) return;
   const newest = known.at(-1)!.id;
   const newer = await client.query<{ name: string }>("select name from schema_migration where id > $1 and breaking order by id limit 1", [newest]);
-  if (newer.rows[0] !== undefined) throw new LeaseholdError("STORE_UNAVAILABLE", `the database was migrated by a newer leasehold (${newer.rows[0].name}); this version must not run on it`);
+  if (newer.rows[0] !== undefined)
+    throw new LeaseholdError("STORE_UNAVAILABLE", `the database was migrated by a newer leasehold (${newer.rows[0].name}); this version must not run on it`);
 }
 
 async function inTransaction<T>(client: pg.Client, work: () => Promise<T>): Promise<T> {

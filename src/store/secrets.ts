@@ -28,10 +28,14 @@ interface VersionRow {
   readonly destroyed_at: Date | null;
 }
 
-const SECRET = "uid, path, latest_version, current_version, previous_version, labels, annotations, max_versions, generation, created_at, updated_at, deleted_at, purge_at";
+const SECRET =
+  "uid, path, latest_version, current_version, previous_version, labels, annotations, max_versions, generation, created_at, updated_at, deleted_at, purge_at";
 const VERSION = "version, created_at, created_by, not_before, expire_at, deleted_at, destroyed_at";
 
-const FIND = { name: "secret_find", text: `select ${SECRET} from secret where namespace_id = 1 and path = $1 and (purge_at is null or purge_at > leasehold_now())` };
+const FIND = {
+  name: "secret_find",
+  text: `select ${SECRET} from secret where namespace_id = 1 and path = $1 and (purge_at is null or purge_at > leasehold_now())`,
+};
 
 export async function findSecret(db: Db, path: string): Promise<SecretMeta | undefined> {
   const [row] = await db.query<SecretRow>(FIND, [path]);
@@ -41,7 +45,11 @@ export async function findSecret(db: Db, path: string): Promise<SecretMeta | und
 const FIND_VERSION = { name: "secret_find_version", text: `select ${VERSION}, sealed from secret_version where secret_uid = $1 and version = $2` };
 
 /** One version with its sealed data (undefined once destroyed). */
-export async function findVersion(db: Db, uid: string, version: number): Promise<{ readonly meta: VersionMeta; readonly sealed: Uint8Array | undefined } | undefined> {
+export async function findVersion(
+  db: Db,
+  uid: string,
+  version: number,
+): Promise<{ readonly meta: VersionMeta; readonly sealed: Uint8Array | undefined } | undefined> {
   const [row] = await db.query<VersionRow & { sealed: Buffer | null }>(FIND_VERSION, [uid, version]);
   return row === undefined ? undefined : { meta: versionOf(row), sealed: row.sealed ?? undefined };
 }
@@ -58,7 +66,10 @@ export async function listSecrets(db: Db, range: PathRange, after: string, showD
   return rows.map(secretOf);
 }
 
-const LIST_VERSIONS = { name: "secret_list_versions", text: `select ${VERSION} from secret_version where secret_uid = $1 and version < $2 order by version desc limit $3` };
+const LIST_VERSIONS = {
+  name: "secret_list_versions",
+  text: `select ${VERSION} from secret_version where secret_uid = $1 and version < $2 order by version desc limit $3`,
+};
 
 /** Versions newest first, below `before`. */
 export async function listVersions(db: Db, uid: string, before: number, limit: number): Promise<VersionMeta[]> {

@@ -36,7 +36,13 @@ export async function snapshotPage(db: Db, range: PathRange, after: Entry | unde
     return rows.map((row) => entry(revision, 1, row.path, row.at, { version: row.version, versions: [row.version] }));
   }
   if (range.from.startsWith("credentials/")) {
-    const rows = await db.query<{ id: string; path: string; principal: string; expire_at: Date; at: Date }>(LEASES, [after?.path ?? "", after?.leaseId ?? NO_ID, range.from, range.to, limit]);
+    const rows = await db.query<{ id: string; path: string; principal: string; expire_at: Date; at: Date }>(LEASES, [
+      after?.path ?? "",
+      after?.leaseId ?? NO_ID,
+      range.from,
+      range.to,
+      limit,
+    ]);
     return rows.map((row) => entry(revision, 20, row.path, row.at, { leaseId: row.id, principal: row.principal, expireAt: row.expire_at.getTime() }));
   }
   const [root, statement, type] = range.from.startsWith("policies/") ? (["policies/", POLICIES, 40] as const) : (["targets/", TARGETS, 41] as const);

@@ -60,7 +60,8 @@ function findProblem(facts: Facts, options: { readonly requireSyncStandby: boole
   if (facts.in_recovery) return "the store is a standby (in recovery); connect to the primary";
   if (facts.version < 140_000) return `the store is PostgreSQL ${Math.floor(facts.version / 10_000)}; leasehold needs 14 or newer`;
   if (facts.encoding !== "UTF8") return `the store's encoding is ${facts.encoding}; leasehold needs UTF8`;
-  if (facts.fsync !== "on" && !options.allowNoFsync) return "the store runs with fsync=off: a committed lease or audit record could be lost; turn it on, or set store.allow_no_fsync for tests";
+  if (facts.fsync !== "on" && !options.allowNoFsync)
+    return "the store runs with fsync=off: a committed lease or audit record could be lost; turn it on, or set store.allow_no_fsync for tests";
   if (!facts.same_backend) return "a transaction pooler stands before the store; connect to PostgreSQL directly or use session pooling";
   if (options.requireSyncStandby && facts.sync_standbys === "") return "store.require_sync_standby is set, but synchronous_standby_names is empty";
   return undefined;
@@ -69,10 +70,4 @@ function findProblem(facts: Facts, options: { readonly requireSyncStandby: boole
 /** Lower-case letters and digits: it becomes part of role names on targets. */
 function randomInstance(): string {
   return randomBytes(16).toString("hex").slice(0, 8);
-}
-
-export async function readState(db: Db): Promise<StoreState> {
-  const [state] = await db.query<StoreState>(READ);
-  if (state === undefined) throw new LeaseholdError("STORE_UNAVAILABLE", "the store has no state; run `leasehold migrate`");
-  return state;
 }

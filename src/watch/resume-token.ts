@@ -16,7 +16,8 @@ export function parseResumeToken(token: string, head: Head): ResumePoint {
   const match = /^1\.([0-9]{1,15})\.([0-9]{1,15})$/.exec(Buffer.from(token, "base64url").toString("latin1"));
   const point = match === null ? undefined : { epoch: Number(match[1]), revision: Number(match[2]) };
   const metadata = { floor: String(head.floor), current: String(head.revision), epoch: String(head.epoch) };
-  if (point === undefined || point.epoch !== head.epoch || point.revision > head.revision) throw new LeaseholdError("RESUME_TOKEN_STALE", "stale", { metadata });
+  if (point === undefined || point.epoch !== head.epoch || point.revision > head.revision)
+    throw new LeaseholdError("RESUME_TOKEN_STALE", "stale", { metadata });
   if (point.revision < head.floor) throw new LeaseholdError("REVISION_COMPACTED", "compacted", { metadata });
   return point;
 }

@@ -78,7 +78,8 @@ async function* snapshot(db: Db, query: WatchQuery, epoch: number, asOf: number)
     let after: Entry | undefined;
     for (;;) {
       const page: Entry[] = await snapshotPage(db, rangeOf(scope), after, asOf, PAGE);
-      if (page.length > 0) yield { epoch, revision: 0, changes: page.filter((entry) => isWanted(entry, query.types)), snapshot: true, snapshotEnd: false, bookmark: false };
+      if (page.length > 0)
+        yield { epoch, revision: 0, changes: page.filter((entry) => isWanted(entry, query.types)), snapshot: true, snapshotEnd: false, bookmark: false };
       if (page.length < PAGE) break;
       after = page.at(-1);
     }
@@ -92,7 +93,9 @@ async function* replay(db: Db, query: WatchQuery, epoch: number, from: number, t
     const page = await changesAfter(db, at, PAGE);
     if (page.length === 0 || page[0]!.revision !== at + 1) {
       const head = await readHead(db);
-      throw new LeaseholdError("REVISION_COMPACTED", "compacted", { metadata: { floor: String(head.floor), current: String(head.revision), epoch: String(head.epoch) } });
+      throw new LeaseholdError("REVISION_COMPACTED", "compacted", {
+        metadata: { floor: String(head.floor), current: String(head.revision), epoch: String(head.epoch) },
+      });
     }
     const due = page.filter((change) => change.revision <= to);
     at = due.at(-1)!.revision;

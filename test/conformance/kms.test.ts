@@ -23,7 +23,9 @@ describe("kms file", () => {
   it("refuses a key file that others may read", async () => {
     writeFileSync(join(folder, "wide.key"), newMasterKeyLine(), { mode: 0o600 });
     chmodSync(join(folder, "wide.key"), 0o640);
-    const failure = await file("wide.key").publicKey().catch((error: unknown) => error);
+    const failure = await file("wide.key")
+      .publicKey()
+      .catch((error: unknown) => error);
     expect(isReason(failure, "KMS_UNAVAILABLE") && failure.message).toContain("may be read by others");
   });
 
@@ -36,7 +38,14 @@ describe("kms file", () => {
 
   it("refuses a file that is no key file", async () => {
     writeFileSync(join(folder, "bad.key"), "leasehold-kms-v1:short\n", { mode: 0o600 });
-    expect(isReason(await file("bad.key").publicKey().catch((error: unknown) => error), "KMS_UNAVAILABLE")).toBe(true);
+    expect(
+      isReason(
+        await file("bad.key")
+          .publicKey()
+          .catch((error: unknown) => error),
+        "KMS_UNAVAILABLE",
+      ),
+    ).toBe(true);
   });
 
   it("opens what an older key wrapped, after the key was replaced", async () => {

@@ -6,7 +6,14 @@ import { GroupCommitter } from "../../src/store/group-committer.ts";
 import { freshDatabase, type TestDatabase } from "../support/postgres.ts";
 
 const log = createLog("silent");
-const actor = { principal: "spiffe://acme.test/a", requestId: "r", traceId: "", action: "SecretService/PutSecret", capability: "write", peer: "192.0.2.1" } as const;
+const actor = {
+  principal: "spiffe://acme.test/a",
+  requestId: "r",
+  traceId: "",
+  action: "SecretService/PutSecret",
+  capability: "write",
+  peer: "192.0.2.1",
+} as const;
 
 describe("committer", () => {
   let database: TestDatabase;
@@ -67,7 +74,9 @@ describe("committer", () => {
     await writer.commit(put("secrets/audited", 1, randomUUID()));
     const refused = await writer.commit(put("secrets/audited", 1, randomUUID()));
     expect(refused).toMatchObject({ ok: false, reason: "STALE" });
-    const records = await database.query<{ record: { path: string; revision: number; peer: string } }>("select record from audit_record where chain = 'chain-4'");
+    const records = await database.query<{ record: { path: string; revision: number; peer: string } }>(
+      "select record from audit_record where chain = 'chain-4'",
+    );
     expect(records).toHaveLength(1);
     expect(records[0]!.record).toMatchObject({ path: "secrets/audited", outcome: "ok", peer: "#9" });
     await writer.close();
@@ -86,7 +95,8 @@ describe("committer", () => {
     // Every connection of this writer dies again and again while commands go on: each is done exactly once.
     let killing = true;
     const killer = (async () => {
-      while (killing) await database.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'leasehold' and datname = current_database()");
+      while (killing)
+        await database.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'leasehold' and datname = current_database()");
     })();
     const outcomes = await Promise.all(Array.from({ length: 60 }, (_, i) => writer.commit(put(`secrets/lost/n${i}`, 1, randomUUID()))));
     for (let i = 0; i < 20; i++) expect(await writer.commit(put(`secrets/lost/m${i}`, 1, randomUUID()))).toMatchObject({ ok: true });

@@ -32,20 +32,25 @@ describe("envelope", () => {
   });
 
   it("finding 33: opens with exactly the binding it was sealed with", () => {
-    const binding = fc.record({ namespaceId: fc.nat(1000), kind: fc.constantFrom("secret", "lease", "target"), rowUid: fc.string({ maxLength: 40 }), version: fc.nat(1000) });
+    const binding = fc.record({
+      namespaceId: fc.nat(1000),
+      kind: fc.constantFrom("secret" as const, "lease" as const, "target" as const),
+      rowUid: fc.string({ maxLength: 40 }),
+      version: fc.nat(1000),
+    });
     const seed = bytes("11".repeat(32));
     fc.assert(
       fc.property(binding, binding, fc.uint8Array({ maxLength: 64 }), (one, other, plaintext) => {
-        const sealed = sealWith(7, seed, one as Binding, plaintext, bytes("22".repeat(32)), bytes("33".repeat(12)));
+        const sealed = sealWith(7, seed, one, plaintext, bytes("22".repeat(32)), bytes("33".repeat(12)));
         const same = JSON.stringify(one) === JSON.stringify(other);
         let opened: Uint8Array | undefined;
         try {
-          opened = openPrepared(prepareWith(seed, sealed, other as Binding));
+          opened = openPrepared(prepareWith(seed, sealed, other));
         } catch {
           opened = undefined;
         }
         expect(opened === undefined ? undefined : hexOf(opened)).toBe(same ? hexOf(plaintext) : undefined);
-        expect(hexOf(openPrepared(prepareWith(seed, sealed, one as Binding)))).toBe(hexOf(plaintext));
+        expect(hexOf(openPrepared(prepareWith(seed, sealed, one)))).toBe(hexOf(plaintext));
       }),
     );
   });

@@ -21,7 +21,8 @@ function read(path: string, create: boolean): string {
   } catch (error) {
     if (error instanceof LeaseholdError) throw error;
     const { code } = error as NodeJS.ErrnoException;
-    if (code !== "ENOENT" || !create) throw new LeaseholdError("KMS_UNAVAILABLE", `the key file ${path} can't be read (${code ?? "unknown"})`, { cause: error });
+    if (code !== "ENOENT" || !create)
+      throw new LeaseholdError("KMS_UNAVAILABLE", `the key file ${path} can't be read (${code ?? "unknown"})`, { cause: error });
     const line = newMasterKeyLine();
     writeFileSync(path, line, { mode: 0o600, flag: "wx" });
     return line;

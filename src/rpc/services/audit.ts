@@ -14,7 +14,8 @@ export function auditService(db: Db, kms: Kms, clock: Clock): Handlers<typeof Au
     async tailAudit(request, call, out) {
       if (request.path !== "") parseScope(request.path);
       const filter = { principal: request.principal, path: request.path };
-      for await (const records of tailAudit(db, clock, filter, request.last, !request.noFollow, call.signal)) await out.write({ records: records.map(message) });
+      for await (const records of tailAudit(db, clock, filter, request.last, !request.noFollow, call.signal))
+        await out.write({ records: records.map(message) });
     },
 
     async verifyAudit(request) {

@@ -1,6 +1,13 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { PostgresRole_OwnedObjects as Owned, type Role, type RoleSchema, type Target, type TargetSchema, TlsMode } from "../../gen/leasehold/v1/operator_service_pb.ts";
+import {
+  PostgresRole_OwnedObjects as Owned,
+  type Role,
+  type RoleSchema,
+  type Target,
+  type TargetSchema,
+  TlsMode,
+} from "../../gen/leasehold/v1/operator_service_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
 import { Sensitive } from "../../base/sensitive.ts";
 import type { RoleInput, TargetInput } from "../../catalog/write.ts";

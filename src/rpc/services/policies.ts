@@ -54,7 +54,9 @@ export function policyService(deps: PolicyServiceDeps): Handlers<typeof PolicySe
       const document = documentOf(request.policy!);
       const violations = await runSliced(checkPolicy(document));
       if (violations.length > 0) {
-        throw new LeaseholdError("REQUEST_INVALID", "policy", { violations: violations.map((violation) => ({ ...violation, field: `policy.${violation.field}` })) });
+        throw new LeaseholdError("REQUEST_INVALID", "policy", {
+          violations: violations.map((violation) => ({ ...violation, field: `policy.${violation.field}` })),
+        });
       }
       if (request.dryRun) return { policy: request.policy!, revision: 0n };
       const { name, ...stored } = document;

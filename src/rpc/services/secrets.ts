@@ -1,5 +1,12 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import type { GetSecretRequest, GetSecretResponseSchema, Secret, SecretSchema, SecretService, SecretVersionSchema } from "../../gen/leasehold/v1/secret_service_pb.ts";
+import type {
+  GetSecretRequest,
+  GetSecretResponseSchema,
+  Secret,
+  SecretSchema,
+  SecretService,
+  SecretVersionSchema,
+} from "../../gen/leasehold/v1/secret_service_pb.ts";
 import {
   DeleteSecretRequestSchema,
   DeleteSecretVersionsRequestSchema,
@@ -49,13 +56,21 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
     if (found === undefined) throw new LeaseholdError("VERSION_NOT_FOUND");
     return versionMessage(secret, found.meta);
   };
-  const written = async (call: Authorized, changed: Changed): Promise<{ path: string; version: MessageInitShape<typeof SecretVersionSchema>; revision: bigint }> => {
+  const written = async (
+    call: Authorized,
+    changed: Changed,
+  ): Promise<{ path: string; version: MessageInitShape<typeof SecretVersionSchema>; revision: bigint }> => {
     record(call, changed);
     const version = Number(changed.result["version"]);
     call.version = version;
     return { path: call.path, version: await versionOf(call.path, version), revision: BigInt(changed.revision) };
   };
-  const versionsAfter = async (call: Authorized, kind: "delete" | "undelete" | "destroy", request: { versions: bigint[] }, key: Parameters<SecretWriter["changeVersions"]>[4]) => {
+  const versionsAfter = async (
+    call: Authorized,
+    kind: "delete" | "undelete" | "destroy",
+    request: { versions: bigint[] },
+    key: Parameters<SecretWriter["changeVersions"]>[4],
+  ) => {
     const numbers = request.versions.map(Number);
     const changed = await writer.changeVersions(kind, call.path, numbers, call.actor(), key);
     record(call, changed);
@@ -69,7 +84,10 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
       const expireAt = milliseconds(request.expireTime, "expire_time");
       if (notBefore !== undefined && expireAt !== undefined && expireAt <= notBefore) throw invalid("expire_time", "must be after not_before");
       const expectedVersion = request.expectedVersion === undefined ? undefined : Number(request.expectedVersion);
-      return written(call, await writer.put(call.path, payload, { expectedVersion, notBefore, expireAt }, call.actor(), requests.of(PutSecretRequestSchema, request)));
+      return written(
+        call,
+        await writer.put(call.path, payload, { expectedVersion, notBefore, expireAt }, call.actor(), requests.of(PutSecretRequestSchema, request)),
+      );
     },
 
     getSecret(request, call) {
@@ -94,7 +112,10 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
         after,
         pageSize,
       });
-      return { secrets: page.items.map(secretMessage), nextPageToken: page.next === undefined ? "" : pages.seal("ListSecrets", filter, call.principal, page.next) };
+      return {
+        secrets: page.items.map(secretMessage),
+        nextPageToken: page.next === undefined ? "" : pages.seal("ListSecrets", filter, call.principal, page.next),
+      };
     },
 
     async describeSecret(_request, call) {
@@ -120,7 +141,10 @@ export function secretService({ db, reader, writer, pages, requests, freshness }
 
     async rollbackSecret(request, call) {
       const expected = request.expectedVersion === undefined ? undefined : Number(request.expectedVersion);
-      return written(call, await writer.rollback(call.path, Number(request.toVersion), expected, call.actor(), requests.of(RollbackSecretRequestSchema, request)));
+      return written(
+        call,
+        await writer.rollback(call.path, Number(request.toVersion), expected, call.actor(), requests.of(RollbackSecretRequestSchema, request)),
+      );
     },
 
     deleteSecretVersions: (request, call) => versionsAfter(call, "delete", request, requests.of(DeleteSecretVersionsRequestSchema, request)),
@@ -172,10 +196,17 @@ function payloadOf(data: Record<string, Value>): Uint8Array {
   return toBinary(SecretPayloadSchema, create(SecretPayloadSchema, { data }));
 }
 
-function metadataChange(request: { updateMask?: { paths: string[] } | undefined; labels: Record<string, string>; annotations: Record<string, string>; maxVersions: number; etag: string }) {
+function metadataChange(request: {
+  updateMask?: { paths: string[] } | undefined;
+  labels: Record<string, string>;
+  annotations: Record<string, string>;
+  maxVersions: number;
+  etag: string;
+}) {
   const paths = request.updateMask?.paths ?? [];
   if (paths.length === 0) throw invalid("update_mask", "must name at least one of labels, annotations, max_versions");
-  if (paths.some((path) => !["labels", "annotations", "max_versions"].includes(path))) throw invalid("update_mask", "may name only labels, annotations, max_versions");
+  if (paths.some((path) => !["labels", "annotations", "max_versions"].includes(path)))
+    throw invalid("update_mask", "may name only labels, annotations, max_versions");
   if (paths.includes("max_versions") && request.maxVersions < 1) throw invalid("max_versions", "must be 1 to 1,000");
   if (annotationBytes(request.annotations) > 16 * 1024) throw invalid("annotations", "must be at most 16 KiB in all");
   return {

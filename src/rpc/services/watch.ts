@@ -51,7 +51,12 @@ export function watchService(deps: WatchServiceDeps): Handlers<typeof WatchServi
             events.push(event);
             if (events.length < MAX_EVENTS && bytes < MAX_VALUE_BYTES) continue;
             // The token stays where it was until the whole step is out: a resume repeats, it never skips.
-            await out.write({ epoch: String(step.epoch), revision: step.snapshot ? 0n : BigInt(change.revision), resumeToken: token, events: events.splice(0) });
+            await out.write({
+              epoch: String(step.epoch),
+              revision: step.snapshot ? 0n : BigInt(change.revision),
+              resumeToken: token,
+              events: events.splice(0),
+            });
             bytes = 0;
           }
           if (!step.snapshot) token = resumeToken({ epoch: step.epoch, revision: step.revision });
