@@ -1,0 +1,349 @@
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { create, type DescMessage, type DescMethodUnary, fromBinary, fromJson, type JsonObject, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { Client as Channel, type ClientUnaryCall, credentials, type ServiceError } from "@grpc/grpc-js";
+import pg from "pg";
+import { stringify } from "yaml";
+import { startApp } from "../../src/app.ts";
+import { Sensitive } from "../../src/base/sensitive.ts";
+import { CallError } from "../../src/client/errors.ts";
+import { parseConfig } from "../../src/config.ts";
+import { bootstrapPostgres, brokerVerifier } from "../../src/engines/registry.ts";
+import { CredentialService, type IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
+import { type Lease, Lease_State } from "../../src/gen/leasehold/v1/lease_pb.ts";
+import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
+import { OperatorService, RoleSchema, TargetSchema } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
+import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
+import { bundle, identity, type LeafName, writeIdentity } from "./pki.ts";
+import { freshCluster, freshDatabase, type TestCluster, type TestDatabase } from "./postgres.ts";
+import { type Program, startProgram } from "./process.ts";
+import { tempFolder } from "./temp.ts";
+import { until } from "./until.ts";
+
+export const APP = "spiffe://acme.test/ns/payments/sa/app";
+export const OTHER = "spiffe://acme.test/ns/billing/sa/app";
+const GROUP = "readers";
+const BROKER_LOGIN = "leasehold_broker";
+const DATABASE = "app";
+const DEADLINE_MS = 20_000;
+
+/** One identity's calls to one broker, without retries: what a test sees is what the broker said. */
+export class Caller {
+  readonly #channel: Channel;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Throws CallError. */
+  call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
+    return this.begin(method, request).answer;
+  }
+
+  begin<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+  ): { readonly raw: ClientUnaryCall; readonly answer: Promise<MessageShape<O>> } {
+    const answer = Promise.withResolvers<MessageShape<O>>();
+    const raw = this.#channel.makeUnaryRequest(
+      `/${method.parent.typeName}/${method.name}`,
+      (message: MessageInitShape<I>) => Buffer.from(toBinary(method.input, create(method.input, message))),
+      (bytes: Buffer) => fromBinary(method.output, bytes),
+      request,
+      { deadline: Date.now() + DEADLINE_MS },
+      (error: ServiceError | null, response?: MessageShape<O>) => (response === undefined ? answer.reject(new CallError(error!)) : answer.resolve(response)),
+    );
+    return { raw, answer: answer.promise };
+  }
+
+  issue(path: string, ttlMs?: number, requestId = ""): Promise<IssueCredentialResponse> {
+    return this.call(CredentialService.method.issueCredential, { path, requestId, ...(ttlMs === undefined ? {} : { ttl: durationFromMs(ttlMs) }) });
+  }
+
+  async renew(path: string, incrementMs?: number): Promise<Lease> {
+    return (await this.call(LeaseService.method.renewLease, { path, ...(incrementMs === undefined ? {} : { increment: durationFromMs(incrementMs) }) })).lease!;
+  }
+
+  async revoke(path: string): Promise<Lease> {
+    return (await this.call(LeaseService.method.revokeLease, { path })).lease!;
+  }
+
+  async lease(path: string): Promise<Lease> {
+    return (await this.call(LeaseService.method.getLease, { path })).lease!;
+  }
+
+  close(): void {
+    this.#channel.close();
+  }
+}
+
+export interface Broker {
+  readonly address: string;
+  as(name: LeafName): Caller;
+  stop(): Promise<void>;
+}
+
+/** A broker in a process of its own, to be killed. */
+export interface ChildBroker extends Broker {
+  readonly program: Program;
+}
+
+export interface LeaseWorldOptions {
+  /** Empty: no Redis. */
+  readonly redisUrl?: string;
+  readonly sweep?: string;
+  readonly grace?: string;
+  /** URL of the store, where the run's shared PostgreSQL won't do. */
+  readonly storeUrl?: string;
+}
+
+export interface LeaseWorld {
+  readonly store: TestDatabase;
+  /** Starts another broker on the same store. */
+  start(options?: LeaseWorldOptions): Promise<Broker>;
+  spawn(options?: LeaseWorldOptions): Promise<ChildBroker>;
+  /** Bootstraps a server and makes it a target with one role, `credentials/postgres/<name>/ro` (TTL 60 s, at most 600 s). Idempotent. */
+  addTarget(broker: Broker, name: string, cluster: TestCluster): Promise<string>;
+  /** Moves the database's clock, for the ledger alone, this far from the real one. */
+  shiftClock(ms: number): Promise<void>;
+  row(leasePath: string): Promise<LeaseRow>;
+  /** Actions in the audit that name this lease, in order of writing; `outcome` ok only. */
+  audited(leasePath: string): Promise<string[]>;
+  /** Types of the change log's events about a lease, in order. */
+  events(leasePath: string): Promise<number[]>;
+  close(): Promise<void>;
+}
+
+export interface LeaseRow {
+  readonly state: string;
+  readonly username: string;
+  readonly end_cause: string | null;
+  readonly attempts: number;
+  readonly stalled: boolean;
+  readonly problem: string | null;
+  readonly renewing_to: Date | null;
+  readonly expire_at: Date;
+  readonly next_action_at: Date | null;
+  readonly delivered: boolean;
+}
+
+/** A store with the PKI and policy that lease tests need; brokers and targets are added to it. */
+export async function leaseWorld(defaults: LeaseWorldOptions = {}): Promise<LeaseWorld> {
+  const store = await freshDatabase("migrated");
+  const folder = tempFolder("leases");
+  const server = writeIdentity(folder, "server", await identity("server"));
+  const ca = join(folder, "ca.pem");
+  writeFileSync(ca, await bundle("acme"));
+  const running = new Set<Broker>();
+  const callers = new Set<Caller>();
+  // Made beforehand, so that `as` need not wait.
+  const names = ["admin", "app", "otherApp"] as const;
+  const identities = new Map(await Promise.all(names.map(async (name) => [name as LeafName, await identity(name)] as const)));
+  const caPem = Buffer.from(await bundle("acme"));
+
+  const configText = (options: LeaseWorldOptions, level: string): string => {
+    const { redisUrl = "", sweep = "200ms", grace = "10s", storeUrl = store.url } = { ...defaults, ...options };
+    return stringify({
+      listen: "127.0.0.1:0",
+      log: { level },
+      store: { url: storeUrl, allow_no_fsync: true },
+      redis: { url: redisUrl },
+      kms: { provider: "file", file: join(folder, "kms.key"), create: true },
+      tls: { certificate: server.certificate, key: server.key, refuse: "handshake", trust: [{ trust_domain: "acme.test", bundle: ca }] },
+      leases: { grace, sweep_interval: sweep },
+      drain: "2s",
+      administrators: ["spiffe://acme.test/admin"],
+    });
+  };
+
+  const callersOf = (address: string): Broker["as"] => {
+    const known = new Map<LeafName, Caller>();
+    return (name) => {
+      const found = known.get(name);
+      if (found !== undefined) return found;
+      const own = identities.get(name)!;
+      const ssl = credentials.createSsl(caPem, Buffer.from(own.keyPem), Buffer.from(own.certificatePem));
+      const caller = new Caller(
+        new Channel(address, ssl, { "grpc.ssl_target_name_override": "localhost", "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 300 }),
+      );
+      known.set(name, caller);
+      callers.add(caller);
+      return caller;
+    };
+  };
+
+  async function putPolicies(broker: Broker): Promise<void> {
+    const policy = {
+      name: "app",
+      principals: [APP],
+      rules: [
+        { paths: ["credentials/postgres/**"], allow: ["issue", "renew", "watch"] },
+        { paths: ["leases/**"], allow: ["watch"] },
+      ],
+    };
+    await broker.as("admin").call(PolicyService.method.putPolicy, { policy: fromJson(PolicySchema, policy as unknown as JsonObject) });
+  }
+
+  const world: LeaseWorld = {
+    store,
+    async start(options = {}) {
+      const app = await startApp(parseConfig(configText(options, process.env["LEASE_LOG"] ?? "silent"), {}, folder), {});
+      const broker: Broker = { address: app.address, as: callersOf(app.address), stop: () => app.stop() };
+      running.add(broker);
+      await putPolicies(broker);
+      return broker;
+    },
+    async spawn(options = {}) {
+      const file = join(folder, `config-${randomBytes(4).toString("hex")}.yaml`);
+      writeFileSync(file, configText(options, "info"));
+      const program = startProgram(process.execPath, [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file], { keep: true });
+      const broker: ChildBroker = { address: "", as: () => never(), program, stop: () => program.killTree() };
+      running.add(broker);
+      const [, address] = await program.says(/"address":"([^"]+)"/);
+      return Object.assign(broker, { address: address!, as: callersOf(address!) });
+    },
+    async addTarget(broker, name, cluster) {
+      const password = randomBytes(16).toString("hex");
+      const { instance } = await broker.as("admin").call(OperatorService.method.getServerInfo, {});
+      await bootstrap(cluster, instance, password);
+      const target = { name, postgres: { host: cluster.host, port: cluster.port, database: DATABASE, username: BROKER_LOGIN, tlsMode: "TLS_MODE_DISABLE" }, password: { text: password } };
+      await broker.as("admin").call(OperatorService.method.putTarget, { target: fromJson(TargetSchema, target) });
+      const path = `credentials/postgres/${name}/ro`;
+      const role = { path, target: name, defaultTtl: "60s", maxTtl: "600s", postgres: { database: DATABASE, memberOf: [GROUP], scramIterations: 1000 } };
+      await broker.as("admin").call(OperatorService.method.putRole, { role: fromJson(RoleSchema, role) });
+      return path;
+    },
+    shiftClock: async (ms) => {
+      const body = `select date_trunc('milliseconds', clock_timestamp()) + interval '${ms} ms'`;
+      await store.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${body} $$`);
+    },
+    async row(leasePath) {
+      const [row] = await store.query<LeaseRow>(
+        "select state, username, end_cause, attempts, stalled, problem, renewing_to, expire_at, next_action_at, delivered from lease where id = $1",
+        [idOf(leasePath)],
+      );
+      return row!;
+    },
+    async audited(leasePath) {
+      // Lease ids are fingerprints in the audit: the one of this lease stands in the record of its LEASE_ISSUED event.
+      const rows = await store.query<{ action: string }>(
+        `select r.record->>'action' as action from audit_record r where r.record->>'outcome' = 'ok' and r.record->>'lease' = (
+           select i.record->>'lease' from audit_record i join change_log c on (i.record->>'revision')::bigint = c.revision where c.lease_id = $1 and c.type = 20)
+         order by r.record->>'at', chain, seq`,
+        [idOf(leasePath)],
+      );
+      return rows.map((row) => row.action);
+    },
+    async events(leasePath) {
+      const rows = await store.query<{ type: number }>("select type from change_log where lease_id = $1 order by revision", [idOf(leasePath)]);
+      return rows.map((row) => row.type);
+    },
+    async close() {
+      for (const caller of callers) caller.close();
+      for (const broker of running) await broker.stop();
+      await store.drop();
+    },
+  };
+  return world;
+}
+
+function never(): never {
+  throw new Error("this broker is not serving yet");
+}
+
+export function idOf(leasePath: string): string {
+  return leasePath.slice("leases/".length);
+}
+
+/** A server to be a target: with a database and a group whose members may connect to it. */
+export async function targetCluster(settings: Readonly<Record<string, string>> = {}): Promise<TestCluster> {
+  const cluster = await freshCluster(settings);
+  await cluster.query(`create database ${DATABASE}`);
+  await cluster.query(`create role ${GROUP} nologin`);
+  await cluster.query(`revoke all on database ${DATABASE} from public`);
+  await cluster.query(`grant connect on database ${DATABASE} to ${GROUP}`);
+  return cluster;
+}
+
+async function bootstrap(cluster: TestCluster, instance: string, password: string): Promise<void> {
+  const client = new pg.Client(cluster.url(DATABASE));
+  await client.connect();
+  try {
+    await bootstrapPostgres(client, { instance, login: BROKER_LOGIN, verifier: await brokerVerifier(Sensitive.text(password)), allowedGroups: [GROUP] });
+  } finally {
+    await client.end();
+  }
+}
+
+/** What was issued, as text. */
+export function dataOf(issued: IssueCredentialResponse): Readonly<Record<string, string>> {
+  return Object.fromEntries(Object.entries(issued.data).map(([name, value]) => [name, value.kind.case === "text" ? value.kind.value : ""]));
+}
+
+export interface Session {
+  readonly client: pg.Client;
+  /** Settles when the server ended it. */
+  readonly ended: Promise<void>;
+}
+
+/** Logs in with a leased credential. Throws what PostgreSQL says. */
+export async function login(issued: IssueCredentialResponse): Promise<Session> {
+  const { host, port, database, username, password } = dataOf(issued);
+  const client = new pg.Client({ host: host!, port: Number(port), database: database!, user: username!, password: password!, ssl: false });
+  const ended = new Promise<void>((resolve) => client.on("end", resolve).on("error", () => resolve()));
+  await client.connect();
+  return { client, ended };
+}
+
+/** Whether a leased credential lets in. */
+export async function works(issued: IssueCredentialResponse): Promise<boolean> {
+  try {
+    const { client } = await login(issued);
+    await client.end();
+    return true;
+  } catch (error) {
+    if (["28P01", "28000", "42501"].includes((error as { code?: string }).code ?? "")) return false;
+    throw error;
+  }
+}
+
+/** Nobody's login can be made, changed or dropped on this server until `release`. Logging in still works. */
+export async function hold(cluster: TestCluster): Promise<{ release(): Promise<void> }> {
+  const client = new pg.Client(cluster.url());
+  client.on("error", () => {});
+  await client.connect();
+  await client.query("begin");
+  await client.query("lock table pg_authid in share mode");
+  return { release: () => client.end() };
+}
+
+/** Names of the leased logins on a target. */
+export async function logins(cluster: TestCluster): Promise<string[]> {
+  const rows = await cluster.query<{ rolname: string }>("select rolname from pg_roles where rolname like 'lh\\_%' and rolname not like 'lh\\_w\\_%' order by 1");
+  return rows.map((row) => row.rolname);
+}
+
+/** Waits until a lease is in this state, as the owner of everything sees it. */
+export function inState(world: LeaseWorld, leasePath: string, state: keyof typeof Lease_State, limitMs?: number): Promise<LeaseRow> {
+  return until(
+    `${leasePath} to be ${state}`,
+    async () => {
+      const row = await world.row(leasePath);
+      return row?.state === state ? row : undefined;
+    },
+    limitMs,
+  );
+}
+
+/** The reason with which a call was refused; fails when it was not. */
+export async function refusal(call: Promise<unknown>): Promise<CallError> {
+  try {
+    await call;
+  } catch (error) {
+    if (error instanceof CallError) return error;
+    throw error;
+  }
+  throw new Error("the call was not refused");
+}
