@@ -21,7 +21,9 @@ export function addDoctorCommand(program: Command): void {
     .description("look into trouble with the connection: certificate, key, broker")
     .action(async (_options: object, command: Command) => {
       const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
-      const findings = [...checkCertificate(endpoint), await checkServer(endpoint), await checkCall(endpoint)];
+      const findings = checkCertificate(endpoint);
+      // With a pair that is none there is nothing to connect with.
+      if (findings.every((finding) => finding.problem === undefined)) findings.push(await checkServer(endpoint), await checkCall(endpoint));
       for (const { name, problem } of findings)
         console.log(`${problem === undefined ? "ok    " : "FAILED"} ${name}${problem === undefined ? "" : `: ${problem}`}`);
       if (findings.some((finding) => finding.problem !== undefined)) throw new CheckFailed();
