@@ -89,7 +89,7 @@ describe("connection settings", () => {
 describe("exit codes and error texts", () => {
   const call = (reason: ConstructorParameters<typeof LeaseholdError>[0], options = {}): CallError => {
     const { code, details, metadata } = grpcError(new LeaseholdError(reason, "internal words", options), "request-1");
-    return new CallError(Object.assign(new Error("rpc"), { code, details, metadata }) as unknown as ServiceError);
+    return new CallError(Object.assign(new Error("rpc"), { code, details, metadata }));
   };
   const said = (error: unknown): { code: number; text: string } => {
     const lines: string[] = [];
@@ -126,7 +126,7 @@ describe("exit codes and error texts", () => {
       code: status.UNAVAILABLE,
       details: "No connection established",
       metadata: new Metadata(),
-    }) as unknown as ServiceError;
+    });
     expect(said(new CallError(refused))).toMatchObject({ code: 5, text: expect.stringContaining("doctor") as string });
     expect(said(new UsageError("wrong"))).toEqual({ code: 2, text: "error: wrong" });
     expect(said(new LeaseholdError("IN_USE", "127.0.0.1:8443 is already in use"))).toEqual({ code: 1, text: "error: 127.0.0.1:8443 is already in use" });
