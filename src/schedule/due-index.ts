@@ -4,6 +4,7 @@ import type { Redis } from "ioredis";
 const CLAIM = readFileSync(new URL("claim.lua", import.meta.url), "utf8");
 const MAX_CLAIM = 100;
 const CHUNK = 1000;
+const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 type WithClaim = Redis & { leaseholdClaim(key: string, now: string, visibilityMs: string, count: string): Promise<string[]> };
 
@@ -31,14 +32,19 @@ export class DueIndex {
     if (ids.length > 0) await this.#redis.zrem(this.#key, ...ids);
   }
 
-  /** What is due at `now`, soonest first and at most `count`, hidden from other replicas for `visibilityMs`. */
-  claim(now: number, visibilityMs: number, count: number): Promise<string[]> {
-    return this.#redis.leaseholdClaim(this.#key, String(Math.floor(now)), String(visibilityMs), String(Math.min(count, MAX_CLAIM)));
+  /** What is due at `now`, soonest first and at most `count`, hidden from other replicas for `visibilityMs`. What can't be a lease's id is thrown away: in a list it would make the ledger refuse the others. */
+  async claim(now: number, visibilityMs: number, count: number): Promise<string[]> {
+    const members = await this.#redis.leaseholdClaim(this.#key, String(Math.floor(now)), String(visibilityMs), String(Math.min(count, MAX_CLAIM)));
+    const ids = members.filter((member) => UUID.test(member));
+    if (ids.length < members.length) await this.remove(members.filter((member) => !UUID.test(member)));
+    // Garbage may have hidden what is due behind it.
+    return ids.length > 0 || members.length === 0 ? ids : this.claim(now, visibilityMs, count);
   }
 
-  /** When the first one is due. */
+  /** When the first one is due; undefined when none is, or none that will ever be. */
   async next(): Promise<number | undefined> {
     const [, score] = await this.#redis.zrange(this.#key, "0", "0", "WITHSCORES");
-    return score === undefined ? undefined : Number(score);
+    const at = Number(score ?? "none"); // "inf" is no number either
+    return Number.isFinite(at) ? at : undefined;
   }
 }
