@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { Metadata, status } from "@grpc/grpc-js";
 import { afterAll, describe, expect, it } from "vitest";
 import { LeaseholdError } from "../../src/base/errors.ts";
 import { CallError } from "../../src/client/errors.ts";
