@@ -31,5 +31,7 @@ export function storeError(error: unknown): LeaseholdError {
   if (error instanceof LeaseholdError) return error;
   const failure = storeFailure(error);
   if (failure === "other" || failure === "duplicate" || failure === "no_partition") return new LeaseholdError("INTERNAL", "store", { cause: error });
-  return new LeaseholdError("STORE_UNAVAILABLE", "the store can't be asked", { cause: error, retryAfterMs: 1000 });
+  const code = (error as { code?: unknown } | null)?.code;
+  const why = typeof code === "string" ? ` (${code})` : "";
+  return new LeaseholdError("STORE_UNAVAILABLE", `the store can't be asked${why}`, { cause: error, retryAfterMs: 1000 });
 }
