@@ -1,6 +1,7 @@
 import { LeaseholdError } from "../base/errors.ts";
 import { openPrepared, prepare } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
+import { MemorySeal } from "../crypto/memory-seal.ts";
 import type { SecretMeta, Selector, VersionMeta } from "../model/secret.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
@@ -8,7 +9,7 @@ import { findSecret, findVersion } from "../store/secrets.ts";
 import { SecretCache, type CachedVersion } from "./cache.ts";
 import { secretBinding } from "./binding.ts";
 
-/** A secret that was read: its payload is the sealed message, opened; the caller decodes it. */
+/** A secret that was read: its payload is the sealed message, opened: fresh bytes, for the caller to wipe. */
 export interface ReadSecret {
   readonly secret: SecretMeta;
   readonly version: VersionMeta;
@@ -23,6 +24,7 @@ export class SecretReader {
   readonly #keyring: Keyring;
   readonly #clock: LedgerClock;
   readonly #cache = new SecretCache();
+  readonly #memory = new MemorySeal();
 
   constructor(db: Db, keyring: Keyring, clock: LedgerClock) {
     this.#db = db;
@@ -64,16 +66,17 @@ export class SecretReader {
       const number = versionNumber(secret, selector);
       const row = number === 0 ? undefined : await findVersion(this.#db, secret.uid, number);
       if (row === undefined) throw new LeaseholdError("VERSION_NOT_FOUND");
-      const prepared = row.sealed === undefined ? undefined : await prepare(this.#keyring, row.sealed, secretBinding(secret.uid, number));
-      cached = { meta: row.meta, prepared };
+      const value = row.sealed === undefined ? undefined : await prepare(this.#keyring, row.sealed, secretBinding(secret.uid, number));
+      cached = { meta: row.meta, value };
     } finally {
       this.#cache.end(ticket, secret, cached);
     }
     return this.#open(secret, cached);
   }
 
-  #open(secret: SecretMeta, { meta, prepared }: CachedVersion): ReadSecret {
-    if (meta.destroyedAt !== undefined || prepared === undefined) throw new LeaseholdError("VERSION_DESTROYED");
+  #open(secret: SecretMeta, cached: CachedVersion): ReadSecret {
+    const { meta, value } = cached;
+    if (meta.destroyedAt !== undefined || value === undefined) throw new LeaseholdError("VERSION_DESTROYED");
     if (meta.deletedAt !== undefined) throw new LeaseholdError("VERSION_DELETED");
     if (meta.notBefore !== undefined || meta.expireAt !== undefined) {
       const now = this.#clock.now();
@@ -81,7 +84,10 @@ export class SecretReader {
       if (meta.expireAt !== undefined && now >= meta.expireAt) throw new LeaseholdError("VERSION_EXPIRED");
     }
     if (this.#keyring.sealed) throw new LeaseholdError("SEALED");
-    return { secret, version: meta, payload: openPrepared(prepared) };
+    if ("number" in value) return { secret, version: meta, payload: this.#memory.open(value) };
+    const payload = openPrepared(value);
+    cached.value = this.#memory.keep(payload) ?? value;
+    return { secret, version: meta, payload };
   }
 }
 

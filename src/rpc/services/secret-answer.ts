@@ -17,7 +17,7 @@ const heads = new WeakMap<VersionMeta, Head>();
 export function encodeSecret(read: ReadSecret): Encoded<typeof GetSecretResponseSchema> {
   const head = headOf(read);
   const { payload } = read;
-  const bytes = Buffer.allocUnsafeSlow(head.length + payload.length);
+  const bytes = Buffer.allocUnsafe(head.length + payload.length);
   bytes.set(head);
   bytes.set(payload, head.length);
   payload.fill(0);
