@@ -95,12 +95,10 @@ export interface LeaseWorldOptions {
   readonly redisUrl?: string;
   readonly sweep?: string;
   readonly grace?: string;
-  /** URL of the store, where the run's shared PostgreSQL won't do. */
-  readonly storeUrl?: string;
 }
 
 export interface LeaseWorld {
-  readonly store: TestDatabase;
+  readonly store: Pick<TestDatabase, "query">;
   /** Starts another broker on the same store. */
   start(options?: LeaseWorldOptions): Promise<Broker>;
   spawn(options?: LeaseWorldOptions): Promise<ChildBroker>;
@@ -129,9 +127,9 @@ export interface LeaseRow {
   readonly delivered: boolean;
 }
 
-/** A store with the PKI and policy that lease tests need; brokers and targets are added to it. */
-export async function leaseWorld(defaults: LeaseWorldOptions = {}): Promise<LeaseWorld> {
-  const store = await freshDatabase("migrated");
+/** A store with the PKI and policy that lease tests need; brokers and targets are added to it. @param storeCluster where the run's shared PostgreSQL won't do: to be stopped and killed. */
+export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?: TestCluster): Promise<LeaseWorld> {
+  const store = storeCluster === undefined ? await freshDatabase("migrated") : await databaseOn(storeCluster);
   const folder = tempFolder("leases");
   const server = writeIdentity(folder, "server", await identity("server"));
   const ca = join(folder, "ca.pem");
@@ -144,11 +142,11 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}): Promise<Leas
   const caPem = Buffer.from(await bundle("acme"));
 
   const configText = (options: LeaseWorldOptions, level: string): string => {
-    const { redisUrl = "", sweep = "200ms", grace = "10s", storeUrl = store.url } = { ...defaults, ...options };
+    const { redisUrl = "", sweep = "200ms", grace = "10s" } = { ...defaults, ...options };
     return stringify({
       listen: "127.0.0.1:0",
       log: { level },
-      store: { url: storeUrl, allow_no_fsync: true },
+      store: { url: store.url, allow_no_fsync: true },
       redis: { url: redisUrl },
       kms: { provider: "file", file: join(folder, "kms.key"), create: true },
       tls: { certificate: server.certificate, key: server.key, refuse: "handshake", trust: [{ trust_domain: "acme.test", bundle: ca }] },
@@ -242,11 +240,23 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}): Promise<Leas
     },
     async close() {
       for (const caller of callers) caller.close();
-      for (const broker of running) await broker.stop();
+      await Promise.all([...running].map((broker) => broker.stop()));
       await store.drop();
     },
   };
   return world;
+}
+
+/** An empty database of a login that is no superuser. */
+async function databaseOn(cluster: TestCluster): Promise<Pick<TestDatabase, "url" | "query" | "drop">> {
+  const password = randomBytes(16).toString("hex");
+  await cluster.query(`create role store_owner login password '${password}'`);
+  await cluster.query("create database store owner store_owner");
+  return {
+    url: `postgres://store_owner:${password}@${cluster.host}:${cluster.port}/store`,
+    query: (sql, values) => cluster.query(sql, values, "store"),
+    drop: () => Promise.resolve(),
+  };
 }
 
 function never(): never {
