@@ -219,11 +219,11 @@ export class LeaseIssuer {
     if (hash !== order.request?.hash) throw new LeaseholdError("CONFLICT");
     const found = await leaseCredential(db, id);
     if (found?.lease.state === "PENDING") throw new LeaseholdError("REQUEST_IN_FLIGHT", "in flight", { retryAfterMs: IN_FLIGHT_RETRY_MS });
-    if (found?.lease.state !== "ACTIVE" || !found.live || found.sealed === undefined) throw new LeaseholdError("LEASE_ENDED");
+    if (found?.lease.state !== "ACTIVE" || found.sealed === undefined) throw new LeaseholdError("LEASE_ENDED");
     const { path } = found.lease;
     const actor = { ...order.actor, action: "lease.deliver" };
     const outcome = await committer.commit({ kind: "lease.delivery", path, actor, lease: id, args: { id, delivered: true } });
-    if (!outcome.ok) throw new LeaseholdError("LEASE_ENDED");
+    if (!outcome.ok) throw new LeaseholdError("LEASE_ENDED"); // or at its end, by the database's clock
     due.scheduled(id, found.lease.expireAt);
     const password = new Sensitive(await open(keyring, found.sealed, leaseBinding(id)));
     return { lease: { ...found.lease, delivered: true, generation: Number(outcome.result["generation"]) }, password, revision: 0, recorded: false };

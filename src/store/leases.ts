@@ -47,18 +47,12 @@ export async function leaseOfRequest(db: Db, principal: string, requestId: strin
   return row && { id: row.id, hash: row.request_hash };
 }
 
-const CREDENTIAL = {
-  name: "lease_credential",
-  text: `select ${COLUMNS}, sealed, expire_at > leasehold_now() as live from lease where namespace_id = 1 and id = $1`,
-};
+const CREDENTIAL = { name: "lease_credential", text: `select ${COLUMNS}, sealed from lease where namespace_id = 1 and id = $1` };
 
-/** A lease with its sealed password, as long as it has one; `live`: its end lies ahead, by the database's clock. */
-export async function leaseCredential(
-  db: Db,
-  id: string,
-): Promise<{ readonly lease: LeaseRecord; readonly sealed: Uint8Array | undefined; readonly live: boolean } | undefined> {
-  const [row] = await db.query<Row & { sealed: Buffer | null; live: boolean }>(CREDENTIAL, [id]);
-  return row && { lease: recordOf(row), sealed: row.sealed ?? undefined, live: row.live };
+/** A lease with its sealed password, as long as it has one. */
+export async function leaseCredential(db: Db, id: string): Promise<{ readonly lease: LeaseRecord; readonly sealed: Uint8Array | undefined } | undefined> {
+  const [row] = await db.query<Row & { sealed: Buffer | null }>(CREDENTIAL, [id]);
+  return row && { lease: recordOf(row), sealed: row.sealed ?? undefined };
 }
 
 /** Where a page of leases goes on: newest first, the id breaks ties. */

@@ -152,6 +152,34 @@ describe("leases when workers die or freeze", () => {
     expect(ended).toMatchObject({ endCause: "EXPIRED", expireAt: lease.expireAt });
   });
 
+  it("a half renewal that fails again and again does not put off the end", async () => {
+    const lease = await issue();
+    const broken = await world.replica({ faults: { beforeRenew: dies } });
+    await expect(broken.renewer.renew(lease.id, 2 * HOUR, actorOf(), undefined)).rejects.toThrow();
+    await world.database.query("update lease set attempts = 12 where id = $1", [lease.id]);
+    await world.advance(HOUR - 30_000); // the next pause would be minutes long
+    await broken.clockwork.sweep();
+    const failed = await until("it failed", async () => {
+      const now = await replica.lease(lease.id);
+      return now.attempts === 13 && now;
+    });
+    expect(failed).toMatchObject({ state: "ACTIVE", nextActionAt: lease.expireAt });
+    await broken.clockwork.stop();
+  });
+
+  it("of two renewals at once the later one waits, so that the target's end can't lie before the ledger's", async () => {
+    const lease = await issue();
+    const step = gate();
+    const slow = await world.replica({ faults: { beforeRenew: step.pass } });
+    const first = slow.renewer.renew(lease.id, 90 * MINUTE, actorOf(), undefined);
+    await step.reached;
+    await expect(replica.renewer.renew(lease.id, 3 * HOUR, actorOf(), undefined)).rejects.toMatchObject({ reason: "REQUEST_IN_FLIGHT" });
+    step.open();
+    await first;
+    const { lease: renewed } = await replica.renewer.renew(lease.id, 3 * HOUR, actorOf(), undefined);
+    expect(await target.validUntil(lease.username)).toBeGreaterThan(Date.now() + (renewed.expireAt - replica.clock.now()));
+  });
+
   it("a renewal with a request_id that was cut off is in flight until it is whole, and then done once", async () => {
     const lease = await issue();
     const broken = await world.replica({ faults: { beforeRenew: dies } });
