@@ -47,7 +47,7 @@ export async function startDev(options: DevOptions): Promise<Dev> {
   };
   try {
     const secrets = await readSecrets(layout);
-    const [pki, postgres, redis] = await Promise.all([ensureDevPki(layout.pki), startPostgres(layout, secrets, stops), startRedis(layout, options, stops)]);
+    const [pki, postgres, redis] = await allOrNone(ensureDevPki(layout.pki), startPostgres(layout, secrets, stops), startRedis(layout, options, stops));
     const urlOf = (database: string): string => `postgresql://postgres:${secrets.postgresPassword}@127.0.0.1:${postgres.port}/${database}`;
     await ensureDatabase(urlOf, STORE_DATABASE);
     const text = configText(options, layout, pki, urlOf(STORE_DATABASE), redis?.url ?? "");
@@ -63,6 +63,12 @@ export async function startDev(options: DevOptions): Promise<Dev> {
     await stop();
     throw error;
   }
+}
+
+/** Side by side, but waits for all even if one fails: what another has started by then must be stopped, not left behind. */
+async function allOrNone<A, B, C>(a: Promise<A>, b: Promise<B>, c: Promise<C>): Promise<[A, B, C]> {
+  await Promise.allSettled([a, b, c]);
+  return Promise.all([a, b, c]);
 }
 
 async function startPostgres(layout: Layout, secrets: Secrets, stops: (() => Promise<void>)[]): Promise<LocalPostgres> {

@@ -19,7 +19,8 @@ export async function bootstrapAdministrators(db: Db, committer: Committer, prin
   if (principals.length === 0 || (await hasPolicies(db))) return false;
   const document: PolicyDocument = { name: NAME, principals, allowBroad: true, rules: [{ paths: ROOTS.map((root) => `${root}/**`), allow: ["*"], deny: [] }] };
   const violations = runNow(checkPolicy(document));
-  if (violations.length > 0) throw new LeaseholdError("REQUEST_INVALID", `administrators: ${violations[0]!.field} ${violations[0]!.description}`, { violations });
+  if (violations.length > 0)
+    throw new LeaseholdError("REQUEST_INVALID", `administrators: ${violations[0]!.field} ${violations[0]!.description}`, { violations });
   const { name, ...stored } = document;
   const actor = systemActor("policy.bootstrap", "no policy exists");
   const outcome = await committer.commit({ kind: "policy.put", path: `policies/${name}`, actor, args: { name, document: JSON.stringify(stored), etag: "" } });

@@ -21,7 +21,7 @@ export class PolicyLoader {
   async reset(): Promise<void> {
     // All pages in one change: between two of them a later page's denies would be missing.
     const put: PolicyDocument[] = [];
-    for (let after = ""; ; ) {
+    for (let after = ""; ;) {
       const page = await policyPage(this.#db, after, PAGE);
       put.push(...page.map((record) => record.document));
       if (page.length < PAGE) break;

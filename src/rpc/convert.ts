@@ -14,7 +14,8 @@ export function timestamp(ms: number | undefined): Timestamp | undefined {
 /** Years 0001 to 9999 (google.protobuf.Timestamp); throws REQUEST_INVALID for `field` outside of them. */
 export function milliseconds(value: Timestamp | undefined, field: string): number | undefined {
   if (value === undefined) return undefined;
-  if (value.seconds < -62135596800n || value.seconds > 253402300799n || value.nanos < 0 || value.nanos > 999_999_999) throw invalid(field, "is not a valid timestamp");
+  if (value.seconds < -62135596800n || value.seconds > 253402300799n || value.nanos < 0 || value.nanos > 999_999_999)
+    throw invalid(field, "is not a valid timestamp");
   return Number(value.seconds) * 1000 + Math.floor(value.nanos / 1e6);
 }
 
@@ -22,6 +23,7 @@ export function milliseconds(value: Timestamp | undefined, field: string): numbe
 export function durationMs(value: Duration | undefined, field: string): number | undefined {
   if (value === undefined) return undefined;
   const ms = Number(value.seconds) * 1000 + Math.ceil(value.nanos / 1e6);
-  if (ms < 0 || value.nanos < 0 || value.nanos > 999_999_999 || !Number.isSafeInteger(ms) || ms > 315_576_000_000_000) throw invalid(field, "is not a valid length of time");
+  if (ms < 0 || value.nanos < 0 || value.nanos > 999_999_999 || !Number.isSafeInteger(ms) || ms > 315_576_000_000_000)
+    throw invalid(field, "is not a valid length of time");
   return ms;
 }

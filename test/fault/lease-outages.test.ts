@@ -51,7 +51,12 @@ async function pump(path: string, there: (row: LeaseRow) => boolean): Promise<vo
 
 /** The broker's circuit to the target is closed again. */
 async function reachable(): Promise<void> {
-  const issued = await until("the target to be reached", () => broker.as("app").issue(role).catch(() => undefined));
+  const issued = await until("the target to be reached", () =>
+    broker
+      .as("app")
+      .issue(role)
+      .catch(() => undefined),
+  );
   await broker.as("app").revoke(issued.lease!.path);
 }
 
@@ -74,7 +79,12 @@ test("the store is killed while leases expire: every one is revoked once it is b
   await store.start();
   await endedOnce(issued, EXPIRED);
   expect(await logins(target)).toEqual([]);
-  const next = await until("the broker to serve again", () => broker.as("app").issue(role, 2000).catch(() => undefined));
+  const next = await until("the broker to serve again", () =>
+    broker
+      .as("app")
+      .issue(role, 2000)
+      .catch(() => undefined),
+  );
   expect(await works(next)).toBe(true);
   await endedOnce([next], EXPIRED);
 });
@@ -143,7 +153,12 @@ test("two replicas: what one was ending when it was killed, the other ends; each
 test("finding 8: a replica killed while its target creates leaves no login behind", async () => {
   const first = await world.spawn();
   const held = await hold(target);
-  const calls = Array.from({ length: 3 }, () => first.as("app").issue(role).catch(() => undefined));
+  const calls = Array.from({ length: 3 }, () =>
+    first
+      .as("app")
+      .issue(role)
+      .catch(() => undefined),
+  );
   const pending = await until("the leases to be pending", async () => {
     const rows = await world.store.query<{ id: string }>("select id from lease where state = 'PENDING'");
     return rows.length === 3 ? rows : undefined;
@@ -153,7 +168,15 @@ test("finding 8: a replica killed while its target creates leaves no login behin
   await first.program.killTree();
   await Promise.all(calls);
   await held.release();
-  await until("the statement to have ended", async () => (await target.query<{ n: number }>("select count(*)::int as n from pg_stat_activity where query ilike '%create_logins%' and state = 'active' and pid <> pg_backend_pid()"))[0]!.n === 0);
+  await until(
+    "the statement to have ended",
+    async () =>
+      (
+        await target.query<{ n: number }>(
+          "select count(*)::int as n from pg_stat_activity where query ilike '%create_logins%' and state = 'active' and pid <> pg_backend_pid()",
+        )
+      )[0]!.n === 0,
+  );
   await world.shiftClock(31_000);
   await until("nothing to be pending", async () => {
     const rows = await world.store.query<{ state: string }>("select state from lease where id = any ($1)", [pending.map((row) => row.id)]);

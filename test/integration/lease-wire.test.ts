@@ -9,7 +9,21 @@ import { Operation_State } from "../../src/gen/leasehold/v1/operation_pb.ts";
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { fromJson } from "@bufbuild/protobuf";
 import { randomUUID } from "node:crypto";
-import { APP, type Broker, dataOf, hold, inState, leaseWorld, type LeaseWorld, login, logins, OTHER, refusal, targetCluster, works } from "../support/lease-world.ts";
+import {
+  APP,
+  type Broker,
+  dataOf,
+  hold,
+  inState,
+  leaseWorld,
+  type LeaseWorld,
+  login,
+  logins,
+  OTHER,
+  refusal,
+  targetCluster,
+  works,
+} from "../support/lease-world.ts";
 import type { TestCluster } from "../support/postgres.ts";
 import { until } from "../support/until.ts";
 
@@ -139,7 +153,12 @@ test("lesson 11: renewals that race a revocation never bring a lease back", asyn
   const all = await Promise.all(Array.from({ length: 6 }, () => broker.as("app").issue(role)));
   await Promise.all(
     all.map(async ({ lease }) => {
-      const renewals = Array.from({ length: 4 }, () => broker.as("app").renew(lease!.path, 300_000).catch(() => undefined));
+      const renewals = Array.from({ length: 4 }, () =>
+        broker
+          .as("app")
+          .renew(lease!.path, 300_000)
+          .catch(() => undefined),
+      );
       await broker.as("app").revoke(lease!.path);
       await Promise.all(renewals);
     }),
@@ -162,14 +181,20 @@ test("lesson 7: a lease is revoked whose role has been deleted", async () => {
   const { role: known } = await broker.as("admin").call(OperatorService.method.getRole, { path: role });
   await broker.as("admin").call(OperatorService.method.putRole, { role: { ...known!, path, uid: "", etag: "" } });
   const issued = await broker.as("app").issue(path);
-  await broker.as("admin").call(OperatorService.method.deleteRole, { path }).catch(() => undefined);
+  await broker
+    .as("admin")
+    .call(OperatorService.method.deleteRole, { path })
+    .catch(() => undefined);
   await ahead(61_000, () => inState(world, issued.lease!.path, "REVOKED"));
   expect(await logins(target)).not.toContain(issued.lease!.username);
   expect(await works(issued)).toBe(false);
 });
 
 test("lesson 12: a TTL above the maximum is refused, and the refusal names the limit", async () => {
-  expect(await refusal(broker.as("app").issue(role, 601_000))).toMatchObject({ reason: "TTL_ABOVE_MAXIMUM", metadata: { maximum: "600s", source: "role.max_ttl" } });
+  expect(await refusal(broker.as("app").issue(role, 601_000))).toMatchObject({
+    reason: "TTL_ABOVE_MAXIMUM",
+    metadata: { maximum: "600s", source: "role.max_ttl" },
+  });
   expect(await refusal(broker.as("app").issue(role, 1))).toMatchObject({ reason: "REQUEST_INVALID" });
 });
 
@@ -237,7 +262,12 @@ test("finding 9: a replay is authorized anew", async () => {
 test("finding 9: the same request twice at once makes one lease", async () => {
   const id = randomUUID();
   const answers = await Promise.all(
-    Array.from({ length: 5 }, () => broker.as("app").issue(role, 60_000, id).catch((error: { reason?: string }) => error.reason)),
+    Array.from({ length: 5 }, () =>
+      broker
+        .as("app")
+        .issue(role, 60_000, id)
+        .catch((error: { reason?: string }) => error.reason),
+    ),
   );
   const paths = answers.flatMap((answer) => (typeof answer === "object" ? [answer.lease!.path] : []));
   expect(new Set(paths).size).toBe(1);

@@ -1,7 +1,17 @@
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { create, type DescMessage, type DescMethodUnary, fromBinary, fromJson, type JsonObject, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethodUnary,
+  fromBinary,
+  fromJson,
+  type JsonObject,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Client as Channel, type ClientUnaryCall, credentials, type ServiceError } from "@grpc/grpc-js";
 import pg from "pg";
@@ -12,7 +22,7 @@ import { CallError } from "../../src/client/errors.ts";
 import { parseConfig } from "../../src/config.ts";
 import { bootstrapPostgres, brokerVerifier } from "../../src/engines/registry.ts";
 import { CredentialService, type IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
-import { type Lease, Lease_State } from "../../src/gen/leasehold/v1/lease_pb.ts";
+import { type Lease, type Lease_State } from "../../src/gen/leasehold/v1/lease_pb.ts";
 import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
 import { OperatorService, RoleSchema, TargetSchema } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
@@ -164,7 +174,11 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       const own = identities.get(name)!;
       const ssl = credentials.createSsl(caPem, Buffer.from(own.keyPem), Buffer.from(own.certificatePem));
       const caller = new Caller(
-        new Channel(address, ssl, { "grpc.ssl_target_name_override": "localhost", "grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 300 }),
+        new Channel(address, ssl, {
+          "grpc.ssl_target_name_override": "localhost",
+          "grpc.initial_reconnect_backoff_ms": 100,
+          "grpc.max_reconnect_backoff_ms": 300,
+        }),
       );
       known.set(name, caller);
       callers.add(caller);
@@ -206,7 +220,11 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       const password = randomBytes(16).toString("hex");
       const { instance } = await broker.as("admin").call(OperatorService.method.getServerInfo, {});
       await bootstrap(cluster, instance, password);
-      const target = { name, postgres: { host: cluster.host, port: cluster.port, database: DATABASE, username: BROKER_LOGIN, tlsMode: "TLS_MODE_DISABLE" }, password: { text: password } };
+      const target = {
+        name,
+        postgres: { host: cluster.host, port: cluster.port, database: DATABASE, username: BROKER_LOGIN, tlsMode: "TLS_MODE_DISABLE" },
+        password: { text: password },
+      };
       await broker.as("admin").call(OperatorService.method.putTarget, { target: fromJson(TargetSchema, target) });
       const path = `credentials/postgres/${name}/ro`;
       const role = { path, target: name, defaultTtl: "60s", maxTtl: "600s", postgres: { database: DATABASE, memberOf: [GROUP], scramIterations: 1000 } };
@@ -331,7 +349,9 @@ export async function hold(cluster: TestCluster): Promise<{ release(): Promise<v
 
 /** Names of the leased logins on a target. */
 export async function logins(cluster: TestCluster): Promise<string[]> {
-  const rows = await cluster.query<{ rolname: string }>("select rolname from pg_roles where rolname like 'lh\\_%' and rolname not like 'lh\\_w\\_%' order by 1");
+  const rows = await cluster.query<{ rolname: string }>(
+    "select rolname from pg_roles where rolname like 'lh\\_%' and rolname not like 'lh\\_w\\_%' order by 1",
+  );
   return rows.map((row) => row.rolname);
 }
 
