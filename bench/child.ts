@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
+import { NODE_FLAGS } from "./compiled.ts";
 
 /** A program of the bench in a process of its own, which answers one question at a time. */
 export interface Child {
@@ -22,7 +23,7 @@ export interface ChildOptions {
 export async function startChild(file: string, { args = [], env = {}, profile }: ChildOptions = {}): Promise<Child> {
   const child = fork(join(import.meta.dirname, file), [...args], {
     env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production", ...env },
-    execArgv: profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`],
+    execArgv: [...NODE_FLAGS, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
     stdio: ["ignore", 2, 2, "ipc"],
   });
   return {

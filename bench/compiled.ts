@@ -4,6 +4,9 @@ import { pathToFileURL } from "node:url";
 
 const DIST = join(import.meta.dirname, "..", "dist");
 
+/** How the image runs Node (Dockerfile). */
+export const NODE_FLAGS: readonly string[] = ["--max-semi-space-size=16"];
+
 export function assertBuilt(): void {
   if (!existsSync(join(DIST, "app.js"))) throw new Error("run `npm run build` first: the benches measure what ships");
 }

