@@ -1,4 +1,4 @@
-import { openEnvKms } from "./env/env.ts";
+import { takeEnvKms } from "./env/env.ts";
 import { openFileKms } from "./file/file.ts";
 import type { Kms } from "./kms.ts";
 
@@ -11,8 +11,9 @@ export type KmsConfig =
  * the key is there. Each use throws KMS_UNAVAILABLE with one clear line until then.
  */
 export function openKms(config: KmsConfig, env: NodeJS.ProcessEnv): Kms {
+  const open = opener(config, env);
   let opened: Kms | undefined;
-  const kms = (): Kms => (opened ??= openProvider(config, env));
+  const kms = (): Kms => (opened ??= open());
   return {
     provider: config.provider,
     get keyId() {
@@ -26,11 +27,11 @@ export function openKms(config: KmsConfig, env: NodeJS.ProcessEnv): Kms {
 }
 
 /** One line per provider. */
-function openProvider(config: KmsConfig, env: NodeJS.ProcessEnv): Kms {
+function opener(config: KmsConfig, env: NodeJS.ProcessEnv): () => Kms {
   switch (config.provider) {
     case "file":
-      return openFileKms(config.path, config.create);
+      return () => openFileKms(config.path, config.create);
     case "env":
-      return openEnvKms(config.variable, env);
+      return takeEnvKms(config.variable, env);
   }
 }

@@ -36,6 +36,28 @@ export function kmsConformance(setup: () => KmsSetup): void {
     expect(isReason(failure, "SEALED")).toBe(true);
   });
 
+  it("finding 40: says which key wrapped what it can't open", async () => {
+    const wrapped = await setup().open().wrap(text("seed"), text("context"));
+    const failure = await setup()
+      .openOther()
+      .unwrap(wrapped, text("context"))
+      .catch((error: unknown) => error);
+    expect(isReason(failure, "SEALED") && failure.message).toContain(setup().open().keyId);
+  });
+
+  it("opens no altered bit and no shorter end", async () => {
+    const kms = setup().open();
+    const wrapped = await kms.wrap(text("seed"), text("context"));
+    const others = Array.from({ length: wrapped.length * 8 }, (_, bit) => {
+      const altered = Uint8Array.from(wrapped);
+      altered[bit >> 3]! ^= 1 << (bit & 7);
+      return altered;
+    });
+    for (let length = 0; length < wrapped.length; length++) others.push(Uint8Array.from(wrapped.subarray(0, length)));
+    const outcomes = await Promise.all(others.map((bytes) => kms.unwrap(bytes, text("context")).catch((error: unknown) => isReason(error, "SEALED"))));
+    expect(outcomes.every((outcome) => outcome === true)).toBe(true);
+  });
+
   it("signs with a key that its public key verifies, the same in every process", async () => {
     const kms = setup().open();
     const raw = await kms.publicKey();
