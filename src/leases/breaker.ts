@@ -14,14 +14,19 @@ export class Breaker {
   #opened = 0;
   #openUntil = 0;
 
-  /** Throws TARGET_UNAVAILABLE `circuit_open` while open. Who is let through after a pause closes the door behind him: the others wait for what he finds. */
-  check(): void {
+  /** Throws TARGET_UNAVAILABLE `circuit_open` while open. Changes nothing: for who must still wait for his turn. */
+  look(): void {
     if (this.#failures < OPEN_AFTER) return;
     const left = this.#openUntil - performance.now();
     if (left > 0) {
       throw new LeaseholdError("TARGET_UNAVAILABLE", "the target's circuit is open", { metadata: { problem: "circuit_open" }, retryAfterMs: Math.ceil(left) });
     }
-    this.#open();
+  }
+
+  /** Throws as `look`. Who is let through after a pause closes the door behind him, the others wait for what he finds: so he must try the target now. */
+  check(): void {
+    this.look();
+    if (this.#failures >= OPEN_AFTER) this.#open();
   }
 
   succeeded(): void {

@@ -39,7 +39,7 @@ export class TargetReach {
   /** Work that a client waits for. Throws TARGET_UNAVAILABLE `busy` when too many wait already. */
   async call<T>(targetUid: string, work: (target: Target<unknown>) => Promise<T>): Promise<T> {
     const door = this.#door(targetUid);
-    door.breaker.check();
+    door.breaker.look();
     if (door.inside >= this.#options.perTarget) await this.#wait(door);
     else door.inside++;
     try {

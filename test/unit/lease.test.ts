@@ -1,5 +1,5 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { LeaseholdError } from "../../src/base/errors.ts";
 import type { Target, TargetIdentity } from "../../src/engines/engine.ts";
 import { Breaker } from "../../src/leases/breaker.ts";
@@ -107,6 +107,24 @@ describe("the way to a target", () => {
     await expect(reach.use("a", async () => {})).rejects.toMatchObject({ metadata: { problem: "circuit_open" } });
     expect(opened).toBe(5);
     await expect(reach.use("b", async () => {})).rejects.toMatchObject({ message: "away" });
+  });
+
+  it.each(["call", "use"] as const)("after the pause the next %s tries the target, and closes the circuit when it is back", async (way) => {
+    const clock = vi.spyOn(performance, "now");
+    const start = performance.now();
+    let back = false;
+    const reach = reachOf(async () => {
+      if (!back) throw away();
+      return target;
+    });
+    clock.mockReturnValue(start);
+    for (let i = 0; i < 5; i++) await expect(reach.call("a", async () => {})).rejects.toMatchObject({ message: "away" });
+    clock.mockReturnValue(start + 60_000);
+    await expect(reach[way]("a", async () => {})).rejects.toMatchObject({ message: "away" });
+    back = true;
+    clock.mockReturnValue(start + 120_000);
+    await expect(reach[way]("a", async () => "done")).resolves.toBe("done");
+    await expect(reach.call("a", async () => "again")).resolves.toBe("again");
   });
 });
 
