@@ -170,7 +170,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     log,
     metrics,
   });
-  operations.register(rewrapWork(db, keyring));
+  operations.register(rewrapWork(db, keyring, log));
   operations.register(
     revokeLeasesWork(db, ledger.revoker, (id, path) => {
       const principal = parseSpiffeId(id);
@@ -248,8 +248,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const open = async (): Promise<void> => {
     const fingerprints = new Fingerprints(keyring.deriveKey("audit-fingerprint"), 1);
     const chains = new AuditChains(db, kms, log);
-    const changes = await chains.open("changes", processId, state.epoch);
-    const answers = await chains.open("reads", processId, state.epoch);
+    // An attempt that was cut off has left its chains; the next one has its own.
+    const opening = randomUUID();
+    const changes = await chains.open("changes", opening, state.epoch);
+    const answers = await chains.open("reads", opening, state.epoch);
     const group = new GroupCommitter(
       config.store,
       changes,
@@ -287,7 +289,12 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       () => jobs.stop(),
     );
     pipeline.admission.sealed = false;
-    const check = (): void => rpc.health.set(audit.healthy && feed.lagMs < STALE_MS);
+    // A ring can become sealed again: the store lost its seeds, or was restored to others.
+    const check = (): void => {
+      pipeline.admission.sealed = keyring.sealed;
+      if (keyring.sealed) keyring.unseal().catch((error: Error) => log.warn({ error: error.message }, "the keyring could not be tried again"));
+      rpc.health.set(!keyring.sealed && audit.healthy && feed.lagMs < STALE_MS);
+    };
     check();
     const timer = setInterval(check, HEALTH_MS);
     stops.push(async () => clearInterval(timer));
@@ -323,17 +330,22 @@ async function checkStore(config: Config, log: Log): Promise<StoreState> {
 
 function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stops: (() => Promise<void>)[]): void {
   log.error({ problem: keyring.problem }, "the keyring does not open: every call is answered SEALED");
-  const timer = setInterval(() => {
-    void keyring
-      .unseal()
-      .then(async (opened) => {
-        if (!opened) return;
-        clearInterval(timer);
-        await open();
-        log.info("the keyring is open: serving");
-      })
-      .catch((error: Error) => log.error({ error: error.message }, "the keyring could not be tried again"));
-  }, UNSEAL_RETRY_MS);
+  let trying = false;
+  const again = async (): Promise<void> => {
+    if (trying || !(await keyring.unseal())) return;
+    trying = true;
+    try {
+      await open();
+      clearInterval(timer);
+      log.info("the keyring is open: serving");
+    } finally {
+      trying = false;
+    }
+  };
+  const timer = setInterval(
+    () => void again().catch((error: Error) => log.error({ error: error.message }, "the keyring could not be tried again")),
+    UNSEAL_RETRY_MS,
+  );
   stops.push(async () => clearInterval(timer));
 }
 

@@ -56,7 +56,9 @@ export function masterKeyKms(provider: string, keys: readonly Uint8Array[]): Kms
       return Buffer.concat([header, iv, cipher.getAuthTag(), body]);
     },
     async unwrap(wrapped, context) {
-      if (wrapped[0] !== FORMAT || wrapped[1] !== ALGORITHM) return unwrapUnlabelled(known, wrapped, context);
+      if (wrapped[0] !== FORMAT || wrapped[1] !== ALGORITHM) {
+        throw new LeaseholdError("SEALED", "not a wrapped seed of a known format");
+      }
       const id = Buffer.from(wrapped.subarray(2, HEADER_BYTES)).toString("hex");
       const key = known.find((one) => one.id === id);
       if (key === undefined)
@@ -91,15 +93,6 @@ function tryUnwrap(key: KeyObject, wrapped: Uint8Array, at: number, context: Uin
   } catch {
     return undefined;
   }
-}
-
-/** Development stores from before the header existed. Goes before the first release. */
-function unwrapUnlabelled(known: readonly WrappingKey[], wrapped: Uint8Array, context: Uint8Array): Uint8Array {
-  for (const { key } of known) {
-    const plaintext = tryUnwrap(key, wrapped, 0, context);
-    if (plaintext !== undefined) return plaintext;
-  }
-  throw new LeaseholdError("SEALED", "not a wrapped seed of a known format, or made with another key");
 }
 
 /** 8 bytes in hexadecimal. */

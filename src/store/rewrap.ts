@@ -12,7 +12,11 @@ const SOURCES = `
   select 'secret' as kind, secret_uid as uid, version, sealed from secret_version where key_id < $1
   union all select 'target', uid, 0, sealed_password from target where key_id < $1
   union all select 'lease', id, 0, sealed from lease where key_id < $1`;
-const OLD = { name: "rewrap_old", text: `select * from (${SOURCES}) old limit $2` };
+const OLD = {
+  name: "rewrap_old",
+  text: `select * from (${SOURCES}) old where (kind, uid, version) > ($3, $4::uuid, $5::bigint) order by kind, uid, version limit $2`,
+};
+const NO_ID = "00000000-0000-0000-0000-000000000000";
 const COUNT = { name: "rewrap_count", text: `select count(*) as rows from (${SOURCES}) old` };
 const REPLACE = {
   secret: { name: "rewrap_secret", text: "update secret_version set sealed = $4, key_id = $5 where secret_uid = $1 and version = $2 and sealed = $3" },
@@ -20,9 +24,12 @@ const REPLACE = {
   lease: { name: "rewrap_lease", text: "update lease set sealed = $4, key_id = $5 where id = $1 and $2::bigint = 0 and sealed = $3" },
 };
 
-/** Some rows that are sealed with an older seed than `keyId`. */
-export function oldSeals(db: Db, keyId: number, limit: number): Promise<SealedRow[]> {
-  return db.query<SealedRow>(OLD, [keyId, limit]);
+/** Where a rewrap has come to: the last row it looked at. */
+export type RewrapCursor = Pick<SealedRow, "kind" | "uid" | "version">;
+
+/** Some rows that are sealed with an older seed than `keyId`, after the cursor. */
+export function oldSeals(db: Db, keyId: number, after: RewrapCursor | undefined, limit: number): Promise<SealedRow[]> {
+  return db.query<SealedRow>(OLD, [keyId, limit, after?.kind ?? "", after?.uid ?? NO_ID, after?.version ?? 0]);
 }
 
 export async function countOldSeals(db: Db, keyId: number): Promise<number> {
