@@ -1,6 +1,6 @@
 import { parseArgs } from "node:util";
 import { callBenches } from "./calls.ts";
-import { assertBuilt } from "./compiled.ts";
+import { build } from "./compiled.ts";
 import { policyBenches } from "./policy.ts";
 import type { Bench, Result } from "./result.ts";
 import { startBenches } from "./start.ts";
@@ -9,7 +9,7 @@ import { startBenches } from "./start.ts";
 // `--profile folder` writes CPU profiles of the servers. How it is measured: docs/benchmarks.md.
 const { values: options } = parseArgs({ options: { json: { type: "boolean" }, only: { type: "string" }, profile: { type: "string" } } });
 
-assertBuilt();
+build();
 const calls = callBenches({ profile: options.profile });
 const benches: readonly Bench[] = [...calls.benches, ...policyBenches, ...startBenches];
 const chosen = options.only === undefined ? benches : options.only.split(",").map(benchOf);
@@ -30,14 +30,7 @@ function benchOf(name: string): Bench {
 }
 
 function jsonLine({ name }: Bench, { value, unit, floor, ratio, detail }: Result): string {
-  return JSON.stringify({
-    name,
-    value: round(value),
-    unit,
-    floor: floor && round(floor),
-    ratio: ratio && round(ratio),
-    ...(detail === undefined ? {} : { detail }),
-  });
+  return JSON.stringify({ name, value, unit, floor: floor ?? null, ratio: ratio ?? null, detail }, rounded);
 }
 
 function tableLine({ name, reach }: Bench, { value, unit, floor, ratio, detail = {} }: Result): string {

@@ -1,4 +1,4 @@
-/** What a bench answers. One line of `--json` is `{ name, value, unit, floor, ratio }`; `floor` and `ratio` are absent where there is nothing to compare with. */
+/** What a bench answers. One line of `--json` is `{ name, value, unit, floor, ratio }`; `floor` and `ratio` are null there where there is nothing to compare with. */
 export interface Result {
   readonly value: number;
   readonly unit: string;
