@@ -54,9 +54,7 @@ afterAll(async () => {
 });
 
 function rows(): Promise<Row[]> {
-  return world.store.query<Row>(
-    "select id, state, username, end_cause, expire_at, delivered, expire_at > leasehold_now() + interval '2 s' as live from lease",
-  );
+  return world.store.query<Row>("select id, state, username, end_cause, expire_at, delivered, expire_at > leasehold_now() + interval '2 s' as live from lease");
 }
 
 function oneOf<T>(values: Iterable<T>): T | undefined {

@@ -133,7 +133,10 @@ test("a target that restarts while its leases expire loses none", async () => {
 });
 
 test("a target that is back serves clients again, though the schedule has nothing to do there that would find out", async () => {
-  await until("no lease to be left", async () => (await world.store.query("select from lease where state in ('PENDING', 'ACTIVE', 'REVOKING') and path = $1", [role])).length === 0);
+  await until(
+    "no lease to be left",
+    async () => (await world.store.query("select from lease where state in ('PENDING', 'ACTIVE', 'REVOKING') and path = $1", [role])).length === 0,
+  );
   await target.kill();
   await until("the circuit to open", async () => (await refusal(broker.as("app").issue(role))).metadata["problem"] === "circuit_open");
   await target.start();

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { Lease_EndCause as EndCause, Lease_State as State } from "../../src/gen/leasehold/v1/lease_pb.ts";
 import { CredentialService } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
 import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
+import type { Event } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
 import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { OperatorService } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { OperationService } from "../../src/gen/leasehold/v1/operation_service_pb.ts";
@@ -309,6 +310,27 @@ test("finding 9: an answer that reached nobody is revoked after a minute, unless
   expect(await world.row(paths[1]!)).toMatchObject({ state: "ACTIVE" });
   expect(await works(replayed)).toBe(true);
   expect(await refusal(broker.as("app").issue(role, 600_000, lost))).toMatchObject({ reason: "LEASE_ENDED" });
+});
+
+test("a watch sees a lease issued, renewed, expired and revoked, in order, by its role's path and by its own; nobody else's watch does", async () => {
+  const all = await broker.watch("app", ["credentials/postgres/main/**"]);
+  const [kept, ended] = [await broker.as("app").issue(role, 30_000), await broker.as("app").issue(role, 30_000)];
+  const one = await broker.watch("app", [kept.lease!.path]);
+  await broker.as("app").renew(kept.lease!.path, 40_000);
+  await broker.as("app").revoke(ended.lease!.path);
+  await ahead(41_000, () => inState(world, kept.lease!.path, "REVOKED"));
+  const of = (events: readonly Event[], path: string): Event[] => events.filter((event) => event.leasePath === path);
+  await until("the last event", () => of(one, kept.lease!.path).some((event) => event.type === EXPIRED));
+  await until("the last event", () => of(all, kept.lease!.path).some((event) => event.type === EXPIRED));
+  expect(of(all, kept.lease!.path).map((event) => event.type)).toEqual([ISSUED, RENEWED, EXPIRED]);
+  expect(of(all, ended.lease!.path).map((event) => event.type)).toEqual([ISSUED, REVOKED]);
+  expect(one.map((event) => [event.type, event.path, event.principal, event.leasePath])).toEqual(
+    [RENEWED, EXPIRED].map((type) => [type, role, APP, kept.lease!.path]),
+  );
+  const revisions = all.map((event) => event.revision);
+  expect(revisions).toEqual(revisions.toSorted((a, b) => Number(a - b)));
+  await expect(broker.watch("otherApp", ["credentials/postgres/main/**"])).rejects.toMatchObject({ reason: "PERMISSION_DENIED" });
+  await expect(broker.watch("otherApp", [kept.lease!.path])).rejects.toMatchObject({ reason: "PERMISSION_DENIED" });
 });
 
 test("lesson 17: leases of a prefix end in the background, each one audited", async () => {

@@ -18,6 +18,7 @@ import pg from "pg";
 import { stringify } from "yaml";
 import { startApp } from "../../src/app.ts";
 import { Sensitive } from "../../src/base/sensitive.ts";
+import { Client } from "../../src/client/client.ts";
 import { CallError } from "../../src/client/errors.ts";
 import { parseConfig } from "../../src/config.ts";
 import { bootstrapPostgres, brokerVerifier } from "../../src/engines/registry.ts";
@@ -26,6 +27,7 @@ import { type Lease, type Lease_State } from "../../src/gen/leasehold/v1/lease_p
 import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
 import { OperatorService, RoleSchema, TargetSchema } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
+import { type Event, WatchService } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
 import { bundle, identity, type LeafName, writeIdentity } from "./pki.ts";
 import { freshCluster, freshDatabase, type TestCluster, type TestDatabase } from "./postgres.ts";
 import { type Program, startProgram } from "./process.ts";
@@ -92,6 +94,8 @@ export class Caller {
 export interface Broker {
   readonly address: string;
   as(name: LeafName): Caller;
+  /** Events of a watch from now on, as they come; nothing is missed of what happens once this has settled. */
+  watch(name: LeafName, paths: readonly string[]): Promise<Event[]>;
   stop(): Promise<void>;
 }
 
@@ -146,6 +150,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
   writeFileSync(ca, await bundle("acme"));
   const running = new Set<Broker>();
   const callers = new Set<Caller>();
+  const watches = new Set<Client>();
   // Made beforehand, so that `as` need not wait.
   const names = ["admin", "app", "otherApp"] as const;
   const identities = new Map(await Promise.all(names.map(async (name) => [name as LeafName, await identity(name)] as const)));
@@ -186,6 +191,25 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
     };
   };
 
+  const watchOf =
+    (address: string): Broker["watch"] =>
+    async (name, paths) => {
+      const { certificatePem: certificate, keyPem: key } = identities.get(name)!;
+      const client = new Client({ address, certificate, key, ca: caPem.toString(), serverName: "localhost" });
+      watches.add(client);
+      const events: Event[] = [];
+      const started = Promise.withResolvers<void>();
+      const follow = async (): Promise<void> => {
+        for await (const message of client.stream(WatchService.method.watch, { paths: [...paths] })) {
+          started.resolve(); // the first message says where the watch begins
+          events.push(...message.events);
+        }
+      };
+      follow().catch(started.reject);
+      await started.promise;
+      return events;
+    };
+
   async function putPolicies(broker: Broker): Promise<void> {
     const policy = {
       name: "app",
@@ -202,7 +226,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
     store,
     async start(options = {}) {
       const app = await startApp(parseConfig(configText(options, process.env["LEASE_LOG"] ?? "silent"), {}, folder), {});
-      const broker: Broker = { address: app.address, as: callersOf(app.address), stop: () => app.stop() };
+      const broker: Broker = { address: app.address, as: callersOf(app.address), watch: watchOf(app.address), stop: () => app.stop() };
       running.add(broker);
       await putPolicies(broker);
       return broker;
@@ -211,10 +235,10 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       const file = join(folder, `config-${randomBytes(4).toString("hex")}.yaml`);
       writeFileSync(file, configText(options, "info"));
       const program = startProgram(process.execPath, [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file], { keep: true });
-      const broker: ChildBroker = { address: "", as: () => never(), program, stop: () => program.killTree() };
+      const broker: ChildBroker = { address: "", as: () => never(), watch: () => never(), program, stop: () => program.killTree() };
       running.add(broker);
       const [, address] = await program.says(/"address":"([^"]+)"/);
-      return Object.assign(broker, { address: address!, as: callersOf(address!) });
+      return Object.assign(broker, { address: address!, as: callersOf(address!), watch: watchOf(address!) });
     },
     async addTarget(broker, name, cluster) {
       const password = randomBytes(16).toString("hex");
@@ -257,7 +281,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       return rows.map((row) => row.type);
     },
     async close() {
-      for (const caller of callers) caller.close();
+      for (const one of [...callers, ...watches]) one.close();
       await Promise.all([...running].map((broker) => broker.stop()));
       await store.drop();
     },
@@ -297,6 +321,7 @@ export async function targetCluster(settings: Readonly<Record<string, string>> =
 
 async function bootstrap(cluster: TestCluster, instance: string, password: string): Promise<void> {
   const client = new pg.Client(cluster.url(DATABASE));
+  client.on("error", () => {});
   await client.connect();
   try {
     await bootstrapPostgres(client, { instance, login: BROKER_LOGIN, verifier: await brokerVerifier(Sensitive.text(password)), allowedGroups: [GROUP] });
