@@ -1,3 +1,4 @@
+import { createSecureContext } from "node:tls";
 import {
   create,
   type DescMessage,
@@ -8,7 +9,7 @@ import {
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import { Client as Channel, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { Client as Channel, connectivityState, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { CallError } from "./errors.ts";
 
 /** Where a broker is, and who calls. PEM texts. */
@@ -24,6 +25,11 @@ export interface Endpoint {
 }
 
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
+/** A peer that is gone without a word (a pulled cable, a lost NAT entry) ends a watch after these, not never. */
+const KEEPALIVE_MS = 30_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** How long a call whose connection broke is tried again: the length of a restart. */
+const BROKEN_MS = 10_000;
 const RETRY_MS = 200;
 const MAX_RETRY_MS = 5000;
 
@@ -32,41 +38,52 @@ export class Client {
   readonly #channel: Channel;
   readonly #timeoutMs: number;
 
-  /** @param timeoutMs for a unary call, its retries included. */
+  /** @param timeoutMs for a unary call, its retries included. Throws what OpenSSL says of a certificate, key or CA that can't be used. */
   constructor(endpoint: Endpoint, timeoutMs = 30_000) {
     const { certificate, key, ca, serverName } = endpoint;
     this.#timeoutMs = timeoutMs;
-    this.#channel = new Channel(endpoint.address, credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(certificate)), {
+    const context = createSecureContext({ ca, cert: certificate, key, minVersion: "TLSv1.3" });
+    this.#channel = new Channel(endpoint.address, credentials.createFromSecureContext(context), {
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+      "grpc.keepalive_time_ms": KEEPALIVE_MS,
+      "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
       ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName, "grpc.default_authority": serverName }),
     });
   }
 
   /**
-   * One unary call. UNAVAILABLE is tried again, at the broker's own pace, until the timeout: give every mutation a `request_id`, and a repeated one is done once. Throws CallError.
+   * One unary call. The broker's own UNAVAILABLE is tried again, at its pace, until the timeout; so is, for a while, a call whose connection broke, because it may or may not have been
+   * done: give every mutation a `request_id`, and a repeated one is done once. A connection that never came to be fails at once. Throws CallError.
    */
   async call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
     const deadline = Date.now() + this.#timeoutMs;
+    let brokenUntil: number | undefined;
     for (let wait = RETRY_MS; ; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
       try {
         return await this.#once(method, request, deadline);
       } catch (error) {
-        if (!(error instanceof CallError) || error.code !== status.UNAVAILABLE || error.reason === "") throw error;
+        if (!(error instanceof CallError) || error.code !== status.UNAVAILABLE) throw error;
         const ms = error.retryMs ?? wait;
-        if (Date.now() + ms >= deadline) throw error;
+        if (error.reason === "" && this.#channel.getChannel().getConnectivityState(false) !== connectivityState.TRANSIENT_FAILURE)
+          brokenUntil ??= Date.now() + BROKEN_MS;
+        const until = error.reason === "" ? Math.min(brokenUntil ?? 0, deadline) : deadline;
+        if (Date.now() + ms >= until) throw error;
         await new Promise((resolve) => setTimeout(resolve, ms));
       }
     }
   }
 
-  /** One server stream, message by message. Ends when the broker ends it or `signal` aborts; throws CallError. */
+  /** One server stream, message by message. Ends when the broker ends it or `signal` aborts; throws CallError. @param timeoutMs for the whole stream; left out: it may go on for ever. */
   async *stream<I extends DescMessage, O extends DescMessage>(
     method: DescMethodServerStreaming<I, O>,
     request: MessageInitShape<I>,
     signal?: AbortSignal,
+    timeoutMs?: number,
   ): AsyncGenerator<MessageShape<O>> {
-    const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request);
+    const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, {
+      ...(timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs }),
+    });
     const cancel = (): void => stream.cancel();
     signal?.addEventListener("abort", cancel, { once: true });
     try {
@@ -103,7 +120,8 @@ function encoder<D extends DescMessage>(schema: D): (message: MessageInitShape<D
 }
 
 function decoder<D extends DescMessage>(schema: D): (bytes: Buffer) => MessageShape<D> {
-  return (bytes) => fromBinary(schema, bytes);
+  // A plain view: `bytes` fields would be Buffers otherwise.
+  return (bytes) => fromBinary(schema, new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
 }
 
 function callError(error: unknown): unknown {

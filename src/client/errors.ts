@@ -32,9 +32,18 @@ export class CallError extends Error {
 
 function detailsOf(metadata: Metadata | undefined): <D extends DescMessage>(schema: D) => MessageShape<D> | undefined {
   const [bytes] = metadata?.get("grpc-status-details-bin") ?? [];
-  const found = Buffer.isBuffer(bytes) ? fromBinary(StatusSchema, bytes).details : [];
+  const found = Buffer.isBuffer(bytes) ? (decoded(StatusSchema, bytes)?.details ?? []) : [];
   return (schema) => {
     const any = found.find((detail) => detail.typeUrl.endsWith(`/${schema.typeName}`));
-    return any === undefined ? undefined : fromBinary(schema, any.value);
+    return any === undefined ? undefined : decoded(schema, any.value);
   };
+}
+
+/** Details that can't be read are none: a proxy may have cut them, and throwing in a callback of grpc-js would end the process. */
+function decoded<D extends DescMessage>(schema: D, bytes: Uint8Array): MessageShape<D> | undefined {
+  try {
+    return fromBinary(schema, bytes);
+  } catch {
+    return undefined;
+  }
 }
