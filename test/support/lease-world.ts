@@ -15,6 +15,7 @@ import {
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Client as Channel, type ClientUnaryCall, credentials, type ServiceError } from "@grpc/grpc-js";
 import pg from "pg";
+import { onTestFinished } from "vitest";
 import { stringify } from "yaml";
 import { startApp } from "../../src/app.ts";
 import { Sensitive } from "../../src/base/sensitive.ts";
@@ -362,14 +363,16 @@ export async function works(issued: IssueCredentialResponse): Promise<boolean> {
   }
 }
 
-/** Nobody's login can be made, changed or dropped on this server until `release`. Logging in still works. */
+/** Nobody's login can be made, changed or dropped on this server until `release`, or the test's end. Logging in still works. */
 export async function hold(cluster: TestCluster): Promise<{ release(): Promise<void> }> {
   const client = new pg.Client(cluster.url());
   client.on("error", () => {});
   await client.connect();
   await client.query("begin");
   await client.query("lock table pg_authid in share mode");
-  return { release: () => client.end() };
+  const release = (): Promise<void> => client.end();
+  onTestFinished(release);
+  return { release };
 }
 
 /** Names of the leased logins on a target. */
