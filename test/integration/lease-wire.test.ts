@@ -182,13 +182,20 @@ test("lesson 7: a lease is revoked whose role has been deleted", async () => {
   const { role: known } = await broker.as("admin").call(OperatorService.method.getRole, { path: role });
   await broker.as("admin").call(OperatorService.method.putRole, { role: { ...known!, path, uid: "", etag: "" } });
   const issued = await broker.as("app").issue(path);
-  await broker
-    .as("admin")
-    .call(OperatorService.method.deleteRole, { path })
-    .catch(() => undefined);
+  await broker.as("admin").call(OperatorService.method.deleteRole, { path });
   await ahead(61_000, () => inState(world, issued.lease!.path, "REVOKED"));
   expect(await logins(target)).not.toContain(issued.lease!.username);
   expect(await works(issued)).toBe(false);
+});
+
+test("lesson 7: a target can't be taken away from under its leases", async () => {
+  const path = await world.addTarget(broker, "lone", target);
+  const issued = await broker.as("app").issue(path);
+  const deleteTarget = (): Promise<unknown> => broker.as("admin").call(OperatorService.method.deleteTarget, { path: "targets/lone" });
+  expect(await refusal(deleteTarget())).toMatchObject({ reason: "IN_USE", metadata: { by: "role" } });
+  await broker.as("admin").call(OperatorService.method.deleteRole, { path });
+  expect(await refusal(deleteTarget())).toMatchObject({ reason: "IN_USE", metadata: { by: "lease" } });
+  expect(await broker.as("app").revoke(issued.lease!.path)).toMatchObject({ state: State.REVOKED });
 });
 
 test("lesson 12: a TTL above the maximum is refused, and the refusal names the limit", async () => {
