@@ -14,7 +14,8 @@ if (Number(process.versions.node.split(".")[0]) < 24) {
   const { spawn } = await import("node:child_process");
   const child = spawn(own, [fileURLToPath(import.meta.url), ...process.argv.slice(2)], { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
-  child.on("exit", (code, signal) => process.exit(signal === null ? (code ?? 1) : 1));
+  const { constants } = await import("node:os");
+  child.on("exit", (code, signal) => process.exit(signal === null ? (code ?? 1) : 128 + constants.signals[signal]));
 } else {
   const built = join(root, "dist", "main.js");
   const source = join(root, "src", "main.ts");

@@ -4,10 +4,10 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
 import type { Client } from "../client/client.ts";
-import { withClient } from "./context.ts";
+import { bareName, withClient } from "./context.ts";
 import { UsageError } from "./exit.ts";
 import { applyManifest, manifestOf, readManifests } from "./manifest.ts";
-import { printTable, printValue } from "./output.ts";
+import { printLine, printStreamed, printTable, printValue } from "./output.ts";
 import { allPages } from "./secret.ts";
 
 export function addApplyCommands(program: Command): void {
@@ -18,10 +18,17 @@ export function addApplyCommands(program: Command): void {
     .option("--dry-run", "check and show, change nothing", false)
     .action((options: { file: string; dryRun: boolean }, command: Command) =>
       withClient(command, async ({ client, format }) => {
-        const rows: { name: string; applied: string }[] = [];
-        for (const manifest of readManifests(options.file)) rows.push(await applyManifest(client, manifest, options.dryRun));
-        if (format !== "table") return printValue(rows, format);
-        for (const { name, applied } of rows) console.log(`${name} ${applied}${options.dryRun ? " (dry run)" : ""}`);
+        const results: { name: string; applied: string }[] = [];
+        try {
+          for (const manifest of readManifests(options.file)) {
+            const result = await applyManifest(client, manifest, options.dryRun);
+            results.push(result);
+            if (format === "table") printLine([`${result.name} ${result.applied}${options.dryRun ? " (dry run)" : ""}`]);
+          }
+        } finally {
+          // Also where a later document failed: what was done before it stays done.
+          if (format !== "table") printValue({ results }, format);
+        }
       }),
     );
 
@@ -37,7 +44,8 @@ export function addApplyCommands(program: Command): void {
             ["name"],
             documents.map((document) => [textOf(document["path"] ?? document["name"])]),
           );
-        else printValue(documents, format);
+        else if (format === "json") printValue({ [PLURAL[kindOf(kind)]]: documents }, format);
+        else for (const document of documents) printStreamed(document, format);
       }),
     );
 
@@ -48,8 +56,8 @@ export function addApplyCommands(program: Command): void {
       withClient(command, async ({ client }) => {
         const requestId = randomUUID();
         const which = kindOf(kind);
-        if (which === "policy") await client.call(PolicyService.method.deletePolicy, { path: `policies/${name}`, requestId });
-        else if (which === "target") await client.call(OperatorService.method.deleteTarget, { path: `targets/${name}`, requestId });
+        if (which === "policy") await client.call(PolicyService.method.deletePolicy, { path: `policies/${bareName(name, "policies")}`, requestId });
+        else if (which === "target") await client.call(OperatorService.method.deleteTarget, { path: `targets/${bareName(name, "targets")}`, requestId });
         else await client.call(OperatorService.method.deleteRole, { path: name, requestId });
         console.log(`${which} ${name} deleted`);
       }),
@@ -57,6 +65,8 @@ export function addApplyCommands(program: Command): void {
 }
 
 type Which = "policy" | "target" | "role";
+
+const PLURAL: Readonly<Record<Which, string>> = { policy: "policies", target: "targets", role: "roles" };
 
 function kindOf(text: string): Which {
   const kinds: Readonly<Record<string, Which>> = { policy: "policy", policies: "policy", target: "target", targets: "target", role: "role", roles: "role" };
@@ -70,8 +80,10 @@ function textOf(value: unknown): string {
 }
 
 async function one(client: Client, kind: Which, name: string): Promise<JsonObject> {
-  if (kind === "policy") return manifestOf("Policy", (await client.call(PolicyService.method.getPolicy, { path: `policies/${name}` })).policy!);
-  if (kind === "target") return manifestOf("Target", (await client.call(OperatorService.method.getTarget, { path: `targets/${name}` })).target!);
+  if (kind === "policy")
+    return manifestOf("Policy", (await client.call(PolicyService.method.getPolicy, { path: `policies/${bareName(name, "policies")}` })).policy!);
+  if (kind === "target")
+    return manifestOf("Target", (await client.call(OperatorService.method.getTarget, { path: `targets/${bareName(name, "targets")}` })).target!);
   return manifestOf("Role", (await client.call(OperatorService.method.getRole, { path: name })).role!);
 }
 

@@ -1,8 +1,8 @@
 import type { Command } from "commander";
 import { AuditRecordSchema, AuditService, VerifyAuditResponseSchema } from "../gen/leasehold/v1/audit_service_pb.ts";
 import { parseWhole, withClient } from "./context.ts";
-import { CheckFailed } from "./exit.ts";
-import { jsonOf, printValue, when } from "./output.ts";
+import { CheckFailed, interruption } from "./exit.ts";
+import { jsonOf, printLine, printStreamed, printValue, when, wholeJsonOf } from "./output.ts";
 
 export function addAuditCommands(program: Command): void {
   const audit = program.command("audit").description("what was done, by whom, provably");
@@ -15,29 +15,25 @@ export function addAuditCommands(program: Command): void {
     .option("--principal <spiffe-id>", "only of this principal")
     .option("--path <path>", "only of this path, or of a folder such as 'secrets/**'")
     .action((options: { follow: boolean; last: string; principal?: string; path?: string }, command: Command) =>
-      withClient(command, async ({ client, format }) => {
-        const stop = new AbortController();
-        for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
+      withClient(command, async ({ client, format, timeoutMs }) => {
+        const stop = interruption();
         const request = { last: parseWhole(options.last, "--last"), noFollow: !options.follow, principal: options.principal ?? "", path: options.path ?? "" };
-        for await (const { records } of client.stream(AuditService.method.tailAudit, request, stop.signal)) {
+        for await (const { records } of client.stream(AuditService.method.tailAudit, request, stop.signal, options.follow ? undefined : timeoutMs)) {
           for (const record of records) {
-            if (format !== "table") console.log(JSON.stringify(jsonOf(AuditRecordSchema, record)));
+            if (format !== "table") printStreamed(jsonOf(AuditRecordSchema, record), format);
             else
-              console.log(
-                [
-                  when(record.time),
-                  record.outcome,
-                  record.action,
-                  record.path || "-",
-                  record.principal,
-                  record.cause,
-                  record.count > 1n ? `×${record.count}` : "",
-                ]
-                  .filter((part) => part !== "")
-                  .join("  "),
-              );
+              printLine([
+                when(record.time),
+                record.outcome,
+                record.action,
+                record.path || "-",
+                record.principal,
+                record.cause,
+                record.count > 1n ? `×${record.count}` : "",
+              ]);
           }
         }
+        stop.signal.throwIfAborted();
       }),
     );
 
@@ -48,11 +44,11 @@ export function addAuditCommands(program: Command): void {
     .action((options: { chain?: string }, command: Command) =>
       withClient(command, async ({ client, format }) => {
         const verified = await client.call(AuditService.method.verifyAudit, { chain: options.chain ?? "" });
-        if (format !== "table") printValue({ ok: verified.ok, ...(jsonOf(VerifyAuditResponseSchema, verified) as object) }, format);
+        if (format !== "table") printValue(wholeJsonOf(VerifyAuditResponseSchema, verified), format);
         else {
           console.log(`${verified.ok ? "ok" : "NOT as it was written"}: ${verified.records} records in ${verified.chains} chains`);
           if (verified.unsignedTail > 0n) console.log(`${verified.unsignedTail} of them after the last signed head`);
-          for (const problem of verified.problems) console.log(`  ${problem.kind}  ${problem.chain} ${problem.sequence}  ${problem.detail}`);
+          for (const problem of verified.problems) printLine([`  ${problem.kind}`, `${problem.chain} ${problem.sequence}`, problem.detail]);
         }
         if (!verified.ok) throw new CheckFailed();
       }),

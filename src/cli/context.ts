@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { Client } from "../client/client.ts";
+import { Client, type Endpoint } from "../client/client.ts";
 import { UsageError } from "./exit.ts";
 import type { Format } from "./output.ts";
 import { endpointOf, type Flags } from "./settings.ts";
@@ -35,12 +35,27 @@ export async function withClient<T>(command: Command, work: (context: Context) =
   const flags = command.optsWithGlobals<GlobalFlags>();
   if (!["table", "json", "yaml"].includes(flags.output)) throw new UsageError("--output must be table, json or yaml");
   const timeoutMs = parseTime(flags.timeout, "--timeout");
-  const client = new Client(endpointOf(flags, process.env, process.cwd()), timeoutMs);
+  // Node warns on standard error when the broker's address is a bare IP address; there is nothing the user could do.
+  process.noDeprecation = true;
+  const client = connect(endpointOf(flags, process.env, process.cwd()), timeoutMs);
   try {
     return await work({ client, format: flags.output as Format, timeoutMs });
   } finally {
     client.close();
   }
+}
+
+function connect(endpoint: Endpoint, timeoutMs: number): Client {
+  try {
+    return new Client(endpoint, timeoutMs);
+  } catch {
+    throw new UsageError("the client certificate, its key or the CA can't be used; `leasehold doctor` looks into it");
+  }
+}
+
+/** `policies/x` or `x`: both name it. */
+export function bareName(text: string, folder: string): string {
+  return text.startsWith(`${folder}/`) ? text.slice(folder.length + 1) : text;
 }
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

@@ -7,7 +7,7 @@ export type PlainValue = { kind: { case: "text"; value: string } } | { kind: { c
  * `key=value`, `key=@file`, `key=-` (standard input, once). What is not UTF-8 goes as bytes. A file's last newline is kept: it may be part of the secret.
  * Throws UsageError; the text never quotes a value.
  */
-export function parseData(pairs: readonly string[], readStdin: () => Uint8Array = () => readFileSync(0)): Record<string, PlainValue> {
+export function parseData(pairs: readonly string[], readStdin: () => Uint8Array): Record<string, PlainValue> {
   const data: Record<string, PlainValue> = {};
   let stdinUsed = false;
   for (const [i, pair] of pairs.entries()) {

@@ -15,13 +15,30 @@ interface Finding {
 
 const CONNECT_MS = 5000;
 
+/** What Node's codes mean for who reads them. */
+const WORDS: Readonly<Record<string, string>> = {
+  ECONNREFUSED: "nothing listens there (ECONNREFUSED)",
+  ENOTFOUND: "the name is unknown (ENOTFOUND)",
+  ECONNRESET: "the other side ended the handshake (ECONNRESET): it may refuse this certificate, or not speak TLS",
+  CERT_HAS_EXPIRED: "the broker's certificate has ended",
+  ERR_TLS_CERT_ALTNAME_INVALID: "the broker's certificate is for another name: see --server-name",
+  DEPTH_ZERO_SELF_SIGNED_CERT: "the broker's certificate is not by the CA given with --ca (self-signed)",
+  SELF_SIGNED_CERT_IN_CHAIN: "the broker's certificate is not by the CA given with --ca",
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: "the broker's certificate is not by the CA given with --ca",
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "the broker's certificate is not by the CA given with --ca",
+  CERT_SIGNATURE_FAILURE: "the broker's certificate is not by the CA given with --ca",
+  ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION: "it does not speak TLS 1.3",
+  ERR_SSL_WRONG_VERSION_NUMBER: "it does not speak TLS",
+  ERR_SSL_PACKET_LENGTH_TOO_LONG: "it does not speak TLS",
+};
+
 export function addDoctorCommand(program: Command): void {
   program
     .command("doctor")
     .description("look into trouble with the connection: certificate, key, broker")
     .action(async (_options: object, command: Command) => {
       const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
-      const findings = checkCertificate(endpoint);
+      const findings = [...checkCertificate(endpoint), checkCa(endpoint.ca)];
       // With a pair that is none there is nothing to connect with.
       if (findings.every((finding) => finding.problem === undefined)) findings.push(await checkServer(endpoint), await checkCall(endpoint));
       for (const { name, problem } of findings)
@@ -57,6 +74,19 @@ export function checkCertificate(endpoint: Pick<Endpoint, "certificate" | "key">
   ];
 }
 
+/** The CA that this client trusts, which says nothing about the CAs that the broker trusts. */
+export function checkCa(ca: string): Finding {
+  const blocks = ca.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) ?? [];
+  try {
+    const ended = blocks.map((block) => new X509Certificate(block)).filter((each) => each.validToDate < new Date());
+    const problem =
+      blocks.length === 0 ? "the file holds no PEM certificate" : ended.length > 0 ? `a certificate in it ended at ${ended[0]!.validTo}` : undefined;
+    return { name: "CA for the broker", problem };
+  } catch {
+    return { name: "CA for the broker", problem: "the file holds a broken certificate" };
+  }
+}
+
 function belongs(certificate: X509Certificate, key: string): boolean {
   try {
     return certificate.checkPrivateKey(createPrivateKey(key));
@@ -89,7 +119,7 @@ function checkServer(endpoint: Endpoint): Promise<Finding> {
     };
     socket.once("secureConnect", () => done(socket.alpnProtocol === "h2" ? undefined : "it does not speak HTTP/2"));
     socket.once("timeout", () => done("no answer"));
-    socket.once("error", (error: NodeJS.ErrnoException) => done(error.code ?? error.message));
+    socket.once("error", (error: NodeJS.ErrnoException) => done(WORDS[error.code ?? ""] ?? error.code ?? "the handshake failed"));
   });
 }
 

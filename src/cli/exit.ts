@@ -1,9 +1,21 @@
 import { status } from "@grpc/grpc-js";
 import { LeaseholdError } from "../base/errors.ts";
 import { CallError } from "../client/errors.ts";
+import { printable } from "./printable.ts";
 
 /** Exit codes; docs/cli.md. */
-export const EXIT = { ok: 0, failure: 1, usage: 2, notFound: 3, denied: 4, unavailable: 5, conflict: 6 } as const;
+export const EXIT = { ok: 0, failure: 1, usage: 2, notFound: 3, denied: 4, unavailable: 5, conflict: 6, interrupted: 130, terminated: 143 } as const;
+
+/** A signal ended what would have gone on: the shell's 128 + n (lesson 60). */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted";
+  readonly exitCode: number;
+
+  constructor(signal: "SIGINT" | "SIGTERM") {
+    super(signal);
+    this.exitCode = signal === "SIGINT" ? EXIT.interrupted : EXIT.terminated;
+  }
+}
 
 /** The command line was wrong. */
 export class UsageError extends Error {
@@ -15,8 +27,17 @@ export class CheckFailed extends Error {
   override readonly name = "CheckFailed";
 }
 
+/** Aborts, with `Interrupted` as its reason, at SIGINT or SIGTERM: for commands that go on until then. */
+export function interruption(): AbortController {
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort(new Interrupted(signal)));
+  return stop;
+}
+
 /** Says what went wrong on standard error, without a stack, and answers the exit code. */
-export function explain(error: unknown, say: (line: string) => void): number {
+export function explain(error: unknown, print: (line: string) => void): number {
+  const say = (line: string): void => print(printable(line));
+  if (error instanceof Interrupted) return error.exitCode;
   if (error instanceof CheckFailed) return EXIT.failure;
   if (error instanceof UsageError) {
     say(`error: ${error.message}`);
@@ -27,16 +48,28 @@ export function explain(error: unknown, say: (line: string) => void): number {
     return EXIT.failure;
   }
   if (!(error instanceof CallError)) {
-    say(`error: ${error instanceof Error ? error.message : "unexpected failure"}`);
+    // An AggregateError of Node (both addresses of localhost refused) has a code and no message.
+    const { message, code } = error instanceof Error ? (error as NodeJS.ErrnoException) : { message: "", code: undefined };
+    say(`error: ${message || code || "unexpected failure"}`);
     return EXIT.failure;
   }
-  say(`error: ${error.reason === "" ? "" : `${error.reason}: `}${error.message}`);
+  say(`error: ${error.reason === "" ? transport(error) : `${error.reason}: ${error.message}`}`);
   for (const [name, value] of Object.entries(error.metadata)) say(`  ${name}: ${value}`);
   for (const { field, description } of error.violations) say(`  ${field} ${description}`);
   if (error.requestId !== "") say(`  request id: ${error.requestId}`);
-  if (error.code === status.UNAVAILABLE && error.reason === "")
+  if (error.code === status.OUT_OF_RANGE && error.reason !== "") say("  what came after that point is no longer kept: start again with --snapshot");
+  if ((error.code === status.UNAVAILABLE || error.code === status.DEADLINE_EXCEEDED) && error.reason === "")
     say("  is the broker running, and does it accept this certificate? `leasehold doctor` looks into it");
   return exitOf(error.code);
+}
+
+/** grpc-js's words for what never reached a broker, without its time stamps and OpenSSL's file names. */
+function transport({ code, message }: CallError): string {
+  const cause = /Last error: (?:Error: )?(.*?)\.? ?(?:Resolution note:.*)?$/s.exec(message)?.[1] ?? message;
+  const words = cause
+    .replace(/^[0-9A-F]{8,}:error:[0-9A-F]+:SSL routines:[^:]*:([^:]*):.*$/s, "TLS: $1")
+    .replace(/^Failed to connect .*$/s, "the other side ended the handshake");
+  return `${status[code]}: ${words.trim()}`;
 }
 
 function exitOf(code: status): number {

@@ -7,7 +7,7 @@ import { LeaseService } from "../gen/leasehold/v1/lease_service_pb.ts";
 import { parseTime, withClient } from "./context.ts";
 import { CheckFailed, UsageError } from "./exit.ts";
 import { finishOperation } from "./operation.ts";
-import { type Format, jsonOf, nameOf, plainData, printFields, printTable, printValue, when } from "./output.ts";
+import { type Format, nameOf, plainData, printFields, printTable, printValue, when, wholeJsonOf } from "./output.ts";
 import { allPages } from "./secret.ts";
 
 export function addLeaseCommands(program: Command): void {
@@ -22,7 +22,7 @@ export function addLeaseCommands(program: Command): void {
         const ttl = options.ttl === undefined ? {} : { ttl: durationFromMs(parseTime(options.ttl, "--ttl")) };
         const issued = await client.call(CredentialService.method.issueCredential, { path, requestId: randomUUID(), ...ttl });
         const data = plainData(issued.data);
-        if (format !== "table") return printValue({ lease: jsonOf(LeaseSchema, issued.lease!), data }, format);
+        if (format !== "table") return printValue({ lease: wholeJsonOf(LeaseSchema, issued.lease!), data }, format);
         printFields({
           lease: issued.lease!.path,
           expires: when(issued.lease!.expireTime),
@@ -52,7 +52,7 @@ export function addLeaseCommands(program: Command): void {
             ["lease", "role", "state", "expires", "principal"],
             leases.map((each) => [each.path, each.rolePath, stateText(each), when(each.expireTime), each.principal]),
           );
-        else printValue({ leases: leases.map((each) => jsonOf(LeaseSchema, each)) }, format);
+        else printValue({ leases: leases.map((each) => wholeJsonOf(LeaseSchema, each)) }, format);
       }),
     );
 
@@ -99,7 +99,7 @@ export function addLeaseCommands(program: Command): void {
 }
 
 function show(lease: Lease, format: Format): void {
-  if (format !== "table") return printValue(jsonOf(LeaseSchema, lease), format);
+  if (format !== "table") return printValue(wholeJsonOf(LeaseSchema, lease), format);
   printFields({
     lease: lease.path,
     role: lease.rolePath,

@@ -2,13 +2,25 @@ import { randomUUID } from "node:crypto";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { type DescMessage, fromJson, type JsonObject, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { clone, create, type DescMessage, fromJson, type JsonObject, type MessageShape, toJson } from "@bufbuild/protobuf";
+import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { parseAllDocuments } from "yaml";
-import { OperatorService, type Role, RoleSchema, type Target, TargetSchema } from "../gen/leasehold/v1/operator_service_pb.ts";
+import {
+  OperatorService,
+  type PostgresRole,
+  PostgresRole_OwnedObjects,
+  type PostgresTarget,
+  type Role,
+  RoleSchema,
+  type Target,
+  TargetSchema,
+  TlsMode,
+} from "../gen/leasehold/v1/operator_service_pb.ts";
 import { type Policy, PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
-import { SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
+import { PutSecretRequestSchema, SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
 import type { Client } from "../client/client.ts";
 import { CallError } from "../client/errors.ts";
+import type { PlainValue } from "./data.ts";
 import { UsageError } from "./exit.ts";
 import { plainData } from "./output.ts";
 
@@ -19,6 +31,9 @@ export interface Manifest {
   /** Where it was read, for error texts. */
   readonly source: string;
 }
+
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 export const KINDS = ["Policy", "Target", "Role", "Secret"] as const;
 export type Kind = (typeof KINDS)[number];
@@ -38,13 +53,23 @@ export function readManifests(path: string): Manifest[] {
 export function parseManifests(text: string, source: string): Manifest[] {
   return parseAllDocuments(text).flatMap((document, i) => {
     const at = `${source} document ${i + 1}`;
-    if (document.errors.length > 0) throw new UsageError(`${at} is not YAML: ${document.errors[0]!.message.split("\n")[0]}`);
-    const value = document.toJS({ maxAliasCount: 10 }) as unknown;
+    const [error] = document.errors;
+    if (error !== undefined) throw new UsageError(`${at} is not YAML: ${error.code}, line ${error.linePos?.[0].line ?? "unknown"}`);
+    const value = plain(document, at);
     if (value === null || value === undefined) return [];
     const { kind, ...body } = value as { kind?: unknown } & JsonObject;
     if (!KINDS.includes(kind as Kind)) throw new UsageError(`${at}: kind must be one of ${KINDS.join(", ")}`);
     return [{ kind: kind as Kind, body, source: at }];
   });
+}
+
+/** The parser's own texts quote the document, which may hold a password: they are not repeated. */
+function plain(document: { toJS(options: { maxAliasCount: number }): unknown }, at: string): unknown {
+  try {
+    return document.toJS({ maxAliasCount: 10 });
+  } catch {
+    throw new UsageError(`${at}: an alias (*name) has no anchor, or there are too many; put a value that begins with * in quotes`);
+  }
 }
 
 export type Applied = "created" | "updated" | "unchanged";
@@ -64,7 +89,8 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
       const target = messageOf(TargetSchema, manifest);
       const stored = await found(client.call(OperatorService.method.getTarget, { path: `targets/${target.name}` }));
       // A password can't be compared: the broker does not show it. A document that holds one writes it.
-      const applied = stored !== undefined && target.password !== undefined ? "updated" : compare(TargetSchema, target, stored?.target);
+      const applied =
+        stored !== undefined && target.password !== undefined ? "updated" : compare(TargetSchema, withDefaults(TargetSchema, target), stored?.target);
       if (applied !== "unchanged")
         await client.call(OperatorService.method.putTarget, { target, dryRun, etag: stored?.target?.etag ?? "", requestId: randomUUID() });
       return { name: `targets/${target.name}`, applied };
@@ -72,7 +98,7 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
     case "Role": {
       const role = messageOf(RoleSchema, manifest);
       const stored = await found(client.call(OperatorService.method.getRole, { path: role.path }));
-      const applied = compare(RoleSchema, role, stored?.role);
+      const applied = compare(RoleSchema, withDefaults(RoleSchema, role), stored?.role);
       if (applied !== "unchanged") await client.call(OperatorService.method.putRole, { role, dryRun, etag: stored?.role?.etag ?? "", requestId: randomUUID() });
       return { name: role.path, applied };
     }
@@ -81,17 +107,25 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
   }
 }
 
-/** `{kind: Secret, path, data: {key: text}}`. */
+/** `{kind: Secret, path, data: {key: text, other: {base64: ...}}}`, as `secret get -o yaml` prints data. */
 async function applySecret(client: Client, { body, source }: Manifest, dryRun: boolean): Promise<{ readonly name: string; readonly applied: Applied }> {
   const { path, data } = body;
-  const isTexts = typeof data === "object" && data !== null && !Array.isArray(data) && Object.values(data).every((value) => typeof value === "string");
-  if (typeof path !== "string" || !isTexts) throw new UsageError(`${source}: a Secret has a path and data, a mapping of texts`);
-  const wanted = data as Record<string, string>;
+  const isMap = typeof data === "object" && data !== null && !Array.isArray(data);
+  if (typeof path !== "string" || !isMap) throw new UsageError(`${source}: a Secret has a path and data, a mapping`);
+  const values = Object.fromEntries(Object.entries(data).map(([key, value]) => [key, valueOf(value, key, source)]));
+  const wanted = plainData(create(PutSecretRequestSchema, { data: values }).data);
   const stored = await found(client.call(SecretService.method.getSecret, { path }));
   if (stored !== undefined && isDeepStrictEqual(plainData(stored.data), wanted)) return { name: path, applied: "unchanged" };
-  const values = Object.fromEntries(Object.entries(wanted).map(([key, value]) => [key, { kind: { case: "text" as const, value } }]));
   if (!dryRun) await client.call(SecretService.method.putSecret, { path, data: values, requestId: randomUUID(), expectedVersion: stored?.version ?? 0n });
   return { name: path, applied: stored === undefined ? "created" : "updated" };
+}
+
+function valueOf(value: unknown, key: string, source: string): PlainValue {
+  if (typeof value === "string") return { kind: { case: "text", value } };
+  const base64 = typeof value === "object" && value !== null ? (value as { base64?: unknown }).base64 : undefined;
+  if (typeof base64 !== "string" || !/^[A-Za-z0-9+/]*={0,2}$/.test(base64))
+    throw new UsageError(`${source}: ${key} must be a text (put a number in quotes) or {base64: ...}`);
+  return { kind: { case: "bytes", value: Buffer.from(base64, "base64") } };
 }
 
 /** What `get` prints and `apply` takes back: the message without what the broker fills in. */
@@ -110,23 +144,46 @@ function inputOf<D extends DescMessage>(schema: D, message: MessageShape<D>): Js
   return Object.fromEntries(Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name)));
 }
 
-/** A document may leave out what has a default: only what it says is compared. */
+/** Exact: a field that the document no longer has (`allow_broad`, a limit) is a change, or it would stay for ever. */
 function compare<D extends DescMessage>(schema: D, wanted: MessageShape<D>, stored: MessageShape<D> | undefined): Applied {
   if (stored === undefined) return "created";
-  return says(inputOf(schema, wanted), inputOf(schema, stored)) ? "unchanged" : "updated";
+  return isDeepStrictEqual(inputOf(schema, wanted), inputOf(schema, stored)) ? "unchanged" : "updated";
 }
 
-function says(wanted: unknown, stored: unknown): boolean {
-  if (typeof wanted !== "object" || wanted === null || Array.isArray(wanted)) return isDeepStrictEqual(wanted, stored);
-  return Object.entries(wanted).every(([name, value]) => says(value, (stored as Record<string, unknown> | undefined)?.[name]));
+/** As the broker stores it: what is left out has the default that the API states. A default that we did not know would cost a write of the same, never hide a change. */
+function withDefaults<D extends typeof RoleSchema | typeof TargetSchema>(schema: D, message: MessageShape<D>): MessageShape<D> {
+  const filled = clone(schema, message);
+  const { engine } = filled;
+  if (filled.$typeName === "leasehold.v1.Role") {
+    filled.maxTtl ??= durationFromMs(DAY_MS);
+    filled.defaultTtl ??= durationFromMs(Math.min(HOUR_MS, durationMs(filled.maxTtl)));
+    if (engine.case === "postgres") {
+      const role = engine.value as PostgresRole;
+      role.scramIterations ||= 4096;
+      role.ownedObjects ||= PostgresRole_OwnedObjects.REFUSE;
+    }
+  } else if (engine.case === "postgres") (engine.value as PostgresTarget).tlsMode ||= TlsMode.VERIFY_FULL;
+  return filled;
 }
 
 function messageOf<D extends DescMessage>(schema: D, manifest: Manifest): MessageShape<D> {
   try {
     return fromJson(schema, manifest.body);
   } catch (error) {
-    throw new UsageError(`${manifest.source}: ${(error as Error).message.split("\n")[0]}`);
+    throw new UsageError(`${manifest.source}: ${withoutValue((error as Error).message)}`);
   }
+}
+
+/** protobuf-es quotes what it can't read, and that may be a password. The name of a field that doesn't exist helps and is kept, except below a Value. */
+function withoutValue(text: string): string {
+  const [where = "", what = ""] = text.split(" from JSON: ", 2);
+  const unknown = where.includes("leasehold.v1.Value") ? null : /^key "([A-Za-z0-9_]{1,64})" is unknown$/.exec(what);
+  const hint = where.includes("google.protobuf.Duration")
+    ? '; write seconds, such as "600s"'
+    : where.includes("leasehold.v1.Value")
+      ? "; write {text: ...}"
+      : "";
+  return `${where.startsWith("cannot decode") ? where : "it can't be read"}${unknown === null ? "" : `: it has no field ${unknown[1]}`}${hint}`;
 }
 
 async function found<T>(call: Promise<T>): Promise<T | undefined> {

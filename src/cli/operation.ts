@@ -5,7 +5,7 @@ import { type Operation, OperationSchema, Operation_State as State } from "../ge
 import { OperationService } from "../gen/leasehold/v1/operation_service_pb.ts";
 import { type Context, withClient } from "./context.ts";
 import { CheckFailed } from "./exit.ts";
-import { type Format, jsonOf, nameOf, printFields, printTable, printValue, when } from "./output.ts";
+import { type Format, nameOf, printFields, printTable, printValue, when, wholeJsonOf } from "./output.ts";
 
 const { method } = OperationService;
 
@@ -22,25 +22,29 @@ export function addOperationCommands(program: Command): void {
             ["operation", "kind", "state", "done", "total", "updated"],
             operations.map((each) => [each.path, each.kind, nameOf(State, each.state), String(each.done), String(each.total), when(each.updateTime)]),
           );
-        else printValue({ operations: operations.map((each) => jsonOf(OperationSchema, each)) }, format);
+        else printValue({ operations: operations.map((each) => wholeJsonOf(OperationSchema, each)) }, format);
       }),
     );
   operation
     .command("get <operation>")
+    .description("how one stands, such as operations/<id>")
     .action((path: string, _options: object, command: Command) =>
-      withClient(command, async ({ client, format }) => show((await client.call(method.getOperation, { path })).operation!, format)),
+      withClient(command, async ({ client, format }) => show((await client.call(method.getOperation, { path: operationPath(path) })).operation!, format)),
     );
   operation
     .command("wait <operation>")
     .description("until it has ended")
     .action((path: string, _options: object, command: Command) =>
-      withClient(command, async (context) => finishOperation(context, (await context.client.call(method.getOperation, { path })).operation!, true)),
+      withClient(command, async (context) =>
+        finishOperation(context, (await context.client.call(method.getOperation, { path: operationPath(path) })).operation!, true),
+      ),
     );
   operation
     .command("cancel <operation>")
+    .description("stop it; what it has done stays done")
     .action((path: string, _options: object, command: Command) =>
       withClient(command, async ({ client, format }) =>
-        show((await client.call(method.cancelOperation, { path, requestId: randomUUID() })).operation!, format),
+        show((await client.call(method.cancelOperation, { path: operationPath(path), requestId: randomUUID() })).operation!, format),
       ),
     );
 }
@@ -49,7 +53,7 @@ export function addOperationCommands(program: Command): void {
 export async function finishOperation({ client, format, timeoutMs }: Context, started: Operation, wait: boolean): Promise<void> {
   let operation = started;
   while (wait && operation.state === State.RUNNING) {
-    const timeout = durationFromMs(Math.max(1000, Math.min(timeoutMs - 2000, 60_000)));
+    const timeout = durationFromMs(Math.max(1, Math.min(timeoutMs / 2, 25_000)));
     operation = (await client.call(method.waitOperation, { path: operation.path, timeout })).operation!;
   }
   show(operation, format);
@@ -57,7 +61,7 @@ export async function finishOperation({ client, format, timeoutMs }: Context, st
 }
 
 function show(operation: Operation, format: Format): void {
-  if (format !== "table") return printValue(jsonOf(OperationSchema, operation), format);
+  if (format !== "table") return printValue(wholeJsonOf(OperationSchema, operation), format);
   printFields({
     operation: operation.path,
     kind: operation.kind,
@@ -66,4 +70,8 @@ function show(operation: Operation, format: Format): void {
     problem: operation.problem,
     started: when(operation.createTime),
   });
+}
+
+function operationPath(text: string): string {
+  return text.startsWith("operations/") ? text : `operations/${text}`;
 }

@@ -2,10 +2,10 @@ import { randomUUID } from "node:crypto";
 import type { Command } from "commander";
 import { IdentityService, WhoAmIResponseSchema } from "../gen/leasehold/v1/identity_service_pb.ts";
 import { GetServerInfoResponseSchema, ListKeysResponseSchema, OperatorService, TestTargetResponseSchema } from "../gen/leasehold/v1/operator_service_pb.ts";
-import { withClient } from "./context.ts";
+import { bareName, withClient } from "./context.ts";
 import { CheckFailed } from "./exit.ts";
 import { finishOperation } from "./operation.ts";
-import { jsonOf, printFields, printTable, printValue, when } from "./output.ts";
+import { printFields, printLine, printTable, printValue, when, wholeJsonOf } from "./output.ts";
 
 const { method } = OperatorService;
 
@@ -16,7 +16,7 @@ export function addOperatorCommands(program: Command): void {
     .action((_options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         const me = await client.call(IdentityService.method.whoAmI, {});
-        if (format !== "table") return printValue(jsonOf(WhoAmIResponseSchema, me), format);
+        if (format !== "table") return printValue(wholeJsonOf(WhoAmIResponseSchema, me), format);
         printFields({ principal: me.principal, "certificate ends": when(me.certificateExpireTime), policies: me.policies.join(" ") });
       }),
     );
@@ -27,7 +27,7 @@ export function addOperatorCommands(program: Command): void {
     .action((_options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         const info = await client.call(method.getServerInfo, {});
-        if (format !== "table") return printValue(jsonOf(GetServerInfoResponseSchema, info), format);
+        if (format !== "table") return printValue(wholeJsonOf(GetServerInfoResponseSchema, info), format);
         printFields({
           version: info.version,
           instance: info.instance,
@@ -48,7 +48,7 @@ export function addOperatorCommands(program: Command): void {
     .action((_options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         const listed = await client.call(method.listKeys, {});
-        if (format !== "table") return printValue(jsonOf(ListKeysResponseSchema, listed), format);
+        if (format !== "table") return printValue(wholeJsonOf(ListKeysResponseSchema, listed), format);
         printTable(
           ["key", "active", "kms", "kms key", "created", "rows"],
           listed.keys.map((key) => [String(key.keyId), key.active ? "yes" : "", key.provider, key.kmsKeyId, when(key.createTime), String(key.uses)]),
@@ -84,9 +84,9 @@ export function addTargetTest(target: Command): void {
     .option("--role <path>", "also with this role's groups and database")
     .action((name: string, options: { role?: string }, command: Command) =>
       withClient(command, async ({ client, format }) => {
-        const tested = await client.call(method.testTarget, { path: `targets/${name}`, rolePath: options.role ?? "" });
-        if (format !== "table") printValue({ ok: tested.ok, ...(jsonOf(TestTargetResponseSchema, tested) as object) }, format);
-        else for (const check of tested.checks) console.log(`${check.ok ? "ok    " : "FAILED"} ${check.name}${check.detail === "" ? "" : `: ${check.detail}`}`);
+        const tested = await client.call(method.testTarget, { path: `targets/${bareName(name, "targets")}`, rolePath: options.role ?? "" });
+        if (format !== "table") printValue(wholeJsonOf(TestTargetResponseSchema, tested), format);
+        else for (const check of tested.checks) printLine([`${check.ok ? "ok    " : "FAILED"} ${check.name}${check.detail === "" ? "" : `: ${check.detail}`}`]);
         if (!tested.ok) throw new CheckFailed();
       }),
     );

@@ -1,5 +1,6 @@
 import { type DescMessage, type JsonValue, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { stringify } from "yaml";
+import { printable } from "./printable.ts";
 import type { Value } from "../gen/leasehold/v1/value_pb.ts";
 
 export type Format = "table" | "json" | "yaml";
@@ -11,7 +12,7 @@ export function printValue(value: unknown, format: "json" | "yaml"): void {
 
 /** For people: aligned columns under their heads. */
 export function printTable(heads: readonly string[], rows: readonly (readonly string[])[]): void {
-  const all = [heads.map((head) => head.toUpperCase()), ...rows];
+  const all = [heads.map((head) => head.toUpperCase()), ...rows.map((row) => row.map(printable))];
   const widths = heads.map((_, column) => Math.max(...all.map((row) => (row[column] ?? "").length)));
   for (const row of all)
     console.log(
@@ -26,12 +27,32 @@ export function printTable(heads: readonly string[], rows: readonly (readonly st
 export function printFields(fields: Readonly<Record<string, string>>): void {
   const shown = Object.entries(fields).filter(([, value]) => value !== "");
   const width = Math.max(0, ...shown.map(([name]) => name.length));
-  for (const [name, value] of shown) console.log(`${name.padEnd(width)}  ${value}`);
+  for (const [name, value] of shown) console.log(`${name.padEnd(width)}  ${printable(value)}`);
 }
 
-/** A message as proto3 JSON. */
+/** For people: a line of a stream, its parts two spaces apart. Empty parts are left out. */
+export function printLine(parts: readonly string[]): void {
+  console.log(
+    parts
+      .filter((part) => part !== "")
+      .map(printable)
+      .join("  "),
+  );
+}
+
+/** For programs: one of many, as they come: a JSON object a line, or a YAML document. */
+export function printStreamed(value: unknown, format: "json" | "yaml"): void {
+  console.log(format === "json" ? JSON.stringify(value) : `---\n${stringify(value).trimEnd()}`);
+}
+
+/** A message as proto3 JSON, without what is empty. */
 export function jsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonValue {
-  return toJson(schema, message, { alwaysEmitImplicit: false });
+  return toJson(schema, message);
+}
+
+/** With what is empty (no list, 0, false), so that a script finds every name each time. */
+export function wholeJsonOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonValue {
+  return toJson(schema, message, { alwaysEmitImplicit: true });
 }
 
 /** Values as scripts want them: text as it is, bytes as `{"base64": ...}`. */

@@ -1,9 +1,10 @@
+import { randomUUID } from "node:crypto";
 import type { Command } from "commander";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { ExplainAccessResponseSchema, PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
-import { parseTime, withClient } from "./context.ts";
+import { bareName, parseTime, withClient } from "./context.ts";
 import { CheckFailed } from "./exit.ts";
-import { jsonOf, printTable, printValue, when } from "./output.ts";
+import { jsonOf, printLine, printTable, printValue, when, wholeJsonOf } from "./output.ts";
 import { allPages } from "./secret.ts";
 
 const { method } = PolicyService;
@@ -34,8 +35,18 @@ export function addPolicyCommands(program: Command): void {
     .description("one policy, as YAML unless -o json")
     .action((name: string, _options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
-        const got = await client.call(method.getPolicy, { path: `policies/${name}` });
+        const got = await client.call(method.getPolicy, { path: `policies/${bareName(name, "policies")}` });
         printValue(jsonOf(PolicySchema, got.policy!), format === "json" ? "json" : "yaml");
+      }),
+    );
+
+  policy
+    .command("delete <name>")
+    .description("delete a policy (as `delete policy`)")
+    .action((name: string, _options: object, command: Command) =>
+      withClient(command, async ({ client }) => {
+        await client.call(method.deletePolicy, { path: `policies/${bareName(name, "policies")}`, requestId: randomUUID() });
+        console.log(`policy ${name} deleted`);
       }),
     );
 
@@ -48,9 +59,11 @@ export function addPolicyCommands(program: Command): void {
       withClient(command, async ({ client, format }) => {
         const ttl = options.ttl === undefined ? {} : { ttl: durationFromMs(parseTime(options.ttl, "--ttl")) };
         const explained = await client.call(method.explainAccess, { principal: options.principal ?? "", path, capability, ...ttl });
-        if (format !== "table") return printValue({ allowed: explained.allowed, ...(jsonOf(ExplainAccessResponseSchema, explained) as object) }, format);
-        console.log(explained.explanation);
-        for (const rule of explained.nearestRules) console.log(`  ${rule.policy} rule ${rule.ruleIndex} (${rule.pathPattern}): ${rule.lacked}`);
+        if (format !== "table") printValue(wholeJsonOf(ExplainAccessResponseSchema, explained), format);
+        else {
+          printLine([explained.explanation]);
+          for (const rule of explained.nearestRules) printLine([`  ${rule.policy} rule ${rule.ruleIndex} (${rule.pathPattern}): ${rule.lacked}`]);
+        }
         if (!explained.allowed) throw new CheckFailed();
       }),
     );

@@ -3,6 +3,7 @@ import { addApplyCommands } from "./apply.ts";
 import { addAuditCommands } from "./audit.ts";
 import { addGlobalOptions } from "./context.ts";
 import { addDoctorCommand } from "./doctor.ts";
+import { addExamples } from "./examples.ts";
 import { EXIT, explain } from "./exit.ts";
 import { addLeaseCommands } from "./lease.ts";
 import { addOperationCommands } from "./operation.ts";
@@ -19,13 +20,27 @@ In a folder (or below one) where \`npm start\` runs a development broker, it is 
 
 /** Runs one command line; answers its exit code. Never throws, never prints a stack. */
 export async function run(argv: readonly string[]): Promise<number> {
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(EXIT.ok); // the reader has seen enough
-  });
+  for (const stream of [process.stdout, process.stderr])
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(EXIT.ok); // the reader has seen enough
+    });
+  try {
+    await buildProgram().parseAsync([...argv], { from: "user" });
+    return EXIT.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    return explain(error, (line) => console.error(line));
+  }
+}
+
+export function buildProgram(): Command {
   const program = addGlobalOptions(
     new Command("leasehold").description("A gRPC secret broker: identity by client certificate, everything on lease, every disclosure audited."),
   );
-  program.addHelpText("after", EXIT_CODES).exitOverride();
+  program
+    .addHelpText("after", EXIT_CODES)
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(withoutValues(text)) });
   const adders = [
     addOperatorCommands,
     addSecretCommands,
@@ -40,11 +55,11 @@ export async function run(argv: readonly string[]): Promise<number> {
     addServeCommands,
   ];
   for (const add of adders) add(program);
-  try {
-    await program.parseAsync([...argv], { from: "user" });
-    return EXIT.ok;
-  } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    return explain(error, (line) => console.error(line));
-  }
+  addExamples(program);
+  return program;
+}
+
+/** Commander repeats an argument that it doesn't know; `--password=...` given where it does not belong must not reach a CI log by that. */
+export function withoutValues(text: string): string {
+  return text.replace(/(--?[A-Za-z][\w-]*)=[^]*?(?='?\n|'?$)/g, "$1=...");
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { buffer } from "node:stream/consumers";
 import type { Command } from "commander";
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
@@ -14,7 +15,7 @@ import {
 import { parseTime, parseWhole, withClient } from "./context.ts";
 import { parseData } from "./data.ts";
 import { UsageError } from "./exit.ts";
-import { jsonOf, nameOf, plainData, printFields, printTable, printValue, when } from "./output.ts";
+import { nameOf, plainData, printFields, printTable, printValue, when, wholeJsonOf } from "./output.ts";
 
 const { method } = SecretService;
 
@@ -29,16 +30,18 @@ export function addSecretCommands(program: Command): void {
     .option("--expire-time <time>", "not readable from this time on (RFC 3339)")
     .action((path: string, data: string[], options: { expectedVersion?: string; notBefore?: string; expireTime?: string }, command: Command) =>
       withClient(command, async ({ client, format }) => {
+        // As a stream: reading descriptor 0 at once fails with EAGAIN where a pipe does not block.
+        const piped = data.some((pair) => pair.endsWith("=-")) ? await buffer(process.stdin) : Buffer.alloc(0);
         const put = await client.call(method.putSecret, {
           path,
-          data: parseData(data),
+          data: parseData(data, () => piped),
           requestId: randomUUID(),
           ...(options.expectedVersion === undefined ? {} : { expectedVersion: BigInt(parseWhole(options.expectedVersion, "--expected-version")) }),
           ...(options.notBefore === undefined ? {} : { notBefore: timestampFromDate(parseDate(options.notBefore, "--not-before")) }),
           ...(options.expireTime === undefined ? {} : { expireTime: timestampFromDate(parseDate(options.expireTime, "--expire-time")) }),
         });
         if (format === "table") console.log(`${put.path} version ${put.version?.version ?? 0n}`);
-        else printValue(jsonOf(PutSecretResponseSchema, put), format);
+        else printValue(wholeJsonOf(PutSecretResponseSchema, put), format);
       }),
     );
 
@@ -76,7 +79,7 @@ export function addSecretCommands(program: Command): void {
             ["path", "version", "updated", "deleted"],
             secrets.map((each) => [each.path, String(each.currentVersion), when(each.updateTime), when(each.deleteTime)]),
           );
-        else printValue(jsonOf(ListSecretsResponseSchema, { $typeName: "leasehold.v1.ListSecretsResponse", secrets, nextPageToken: "" }), format);
+        else printValue(wholeJsonOf(ListSecretsResponseSchema, { $typeName: "leasehold.v1.ListSecretsResponse", secrets, nextPageToken: "" }), format);
       }),
     );
 
@@ -91,7 +94,10 @@ export function addSecretCommands(program: Command): void {
         });
         if (format === "table") printTable(["version", "state", "labels", "created", "by"], versions.map(versionRow));
         else
-          printValue(jsonOf(ListSecretVersionsResponseSchema, { $typeName: "leasehold.v1.ListSecretVersionsResponse", versions, nextPageToken: "" }), format);
+          printValue(
+            wholeJsonOf(ListSecretVersionsResponseSchema, { $typeName: "leasehold.v1.ListSecretVersionsResponse", versions, nextPageToken: "" }),
+            format,
+          );
       }),
     );
 
@@ -102,7 +108,7 @@ export function addSecretCommands(program: Command): void {
       withClient(command, async ({ client, format }) => {
         const described = await client.call(method.describeSecret, { path });
         const found = described.secret!;
-        if (format !== "table") return printValue(jsonOf(DescribeSecretResponseSchema, described), format);
+        if (format !== "table") return printValue(wholeJsonOf(DescribeSecretResponseSchema, described), format);
         printFields({
           path: found.path,
           uid: found.uid,

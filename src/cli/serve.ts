@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import { stopAsked } from "./signals.ts";
 
@@ -26,7 +27,12 @@ export function addServeCommands(program: Command): void {
   program
     .command("version")
     .description("this binary's version")
-    .action(async () => console.log((await import("../app.ts")).VERSION));
+    .action(() => console.log(ownVersion()));
+}
+
+/** Out of package.json, which is two folders up from the sources and from what is compiled: loading the whole broker for its name takes a second. */
+function ownVersion(): string {
+  return (JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string }).version;
 }
 
 /** `leasehold server`: serves until a signal, then drains. */

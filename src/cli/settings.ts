@@ -17,42 +17,52 @@ export interface Flags {
 }
 
 interface Paths {
-  readonly address: string;
-  readonly cert: string;
-  readonly key: string;
-  readonly ca: string;
+  readonly address: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+  readonly ca: string | undefined;
   readonly serverName: string | undefined;
+}
+
+/** `env` without the variables that are set to nothing. */
+function set(env: NodeJS.ProcessEnv, name: string): string | undefined {
+  return env[name] === "" ? undefined : env[name];
 }
 
 /** Flags win over `LEASEHOLD_*` variables, those over a context file, that over a development broker found from this folder upwards. Throws UsageError. */
 export function endpointOf(flags: Flags, env: NodeJS.ProcessEnv, cwd: string): Endpoint {
-  const base = fromContext(flags, env) ?? fromDevelopment(flags, cwd);
-  const serverName = flags.serverName ?? env["LEASEHOLD_SERVER_NAME"] ?? base?.serverName;
+  // `--as` names a client of the development broker, and nothing else has those.
+  const base = flags.as === undefined ? (fromContext(flags, env) ?? fromDevelopment(flags, cwd)) : fromDevelopment(flags, cwd);
+  if (flags.as !== undefined && base === undefined) throw new UsageError("--as: no development broker runs here; start one with `npm start`");
   const value = (name: "address" | "cert" | "key" | "ca"): string => {
-    const found = flags[name] ?? env[`LEASEHOLD_${name.toUpperCase()}`] ?? base?.[name];
+    const found = flags[name] ?? set(env, `LEASEHOLD_${name.toUpperCase()}`) ?? base?.[name];
     if (found === undefined)
       throw new UsageError(
         `no ${name}: give --${name}, set LEASEHOLD_${name.toUpperCase()}, use a context file, or start a development broker here with \`npm start\``,
       );
     return found;
   };
-  return { address: value("address"), certificate: read(value("cert")), key: read(value("key")), ca: read(value("ca")), serverName };
+  const address = value("address");
+  if (/:\/\/|\s/.test(address) || !/^unix:.|:[0-9]{1,5}$/.test(address)) throw new UsageError("the address must be host:port, without https://, or unix:/path");
+  // The name of the base goes with the base's address: another address must show its own.
+  const serverName = flags.serverName ?? set(env, "LEASEHOLD_SERVER_NAME") ?? (address === base?.address ? base.serverName : undefined);
+  return { address, certificate: read(value("cert")), key: read(value("key")), ca: read(value("ca")), serverName };
 }
 
 /** The context file: `{current: name, contexts: {name: {address, cert, key, ca, server_name}}}`; relative paths are relative to it. */
 function fromContext(flags: Flags, env: NodeJS.ProcessEnv): Paths | undefined {
-  const file = env["LEASEHOLD_CONFIG"] ?? join(homedir(), ".config", "leasehold", "config.yaml");
+  const file = set(env, "LEASEHOLD_CONFIG") ?? join(homedir(), ".config", "leasehold", "config.yaml");
   if (!existsSync(file)) {
-    if (flags.context !== undefined || env["LEASEHOLD_CONFIG"] !== undefined) throw new UsageError(`there is no context file ${file}`);
+    if (flags.context !== undefined || set(env, "LEASEHOLD_CONFIG") !== undefined) throw new UsageError(`there is no context file ${file}`);
     return undefined;
   }
-  const config = parse(readFileSync(file, "utf8")) as { current?: string; contexts?: Record<string, Record<string, string>> } | null;
-  const name = flags.context ?? config?.current;
+  const config = parsed(file, parse) as { current?: string; contexts?: Record<string, Record<string, string> | null> } | null;
+  const name = flags.context ?? set(env, "LEASEHOLD_CONTEXT") ?? config?.current;
   if (name === undefined) return undefined;
   const context = config?.contexts?.[name];
-  if (context === undefined) throw new UsageError(`the context file has no context ${name}`);
-  const at = (path: string | undefined): string => (path === undefined ? "" : resolve(dirname(file), path));
-  return { address: context["address"] ?? "", cert: at(context["cert"]), key: at(context["key"]), ca: at(context["ca"]), serverName: context["server_name"] };
+  if (context === undefined || context === null) throw new UsageError(`the context file has no context ${name}`);
+  const at = (path: string | undefined): string | undefined => (path === undefined ? undefined : resolve(dirname(file), path));
+  return { address: context["address"], cert: at(context["cert"]), key: at(context["key"]), ca: at(context["ca"]), serverName: context["server_name"] };
 }
 
 /** `.leasehold/dev.json`, which a running development broker writes; its certificate says `localhost`. */
@@ -66,10 +76,20 @@ function fromDevelopment(flags: Flags, cwd: string): Paths | undefined {
 }
 
 function developmentPaths(file: string, home: string, as: string): Paths {
-  const dev = JSON.parse(readFileSync(file, "utf8")) as { address: string; ca: string; clients: Record<string, { cert: string; key: string }> };
+  const dev = parsed(file, JSON.parse) as { address: string; ca: string; clients: Record<string, { cert: string; key: string }> };
   const client = dev.clients[as];
   if (client === undefined) throw new UsageError(`the development broker has no client ${as}; it has ${Object.keys(dev.clients).join(", ")}`);
   return { address: dev.address, ca: join(home, dev.ca), cert: join(home, client.cert), key: join(home, client.key), serverName: "localhost" };
+}
+
+/** A parser's own text may quote the file: only that it can't be read is said. */
+function parsed(file: string, parser: (text: string) => unknown): unknown {
+  const text = read(file);
+  try {
+    return parser(text);
+  } catch {
+    throw new UsageError(`${file} is malformed`);
+  }
 }
 
 function read(path: string): string {

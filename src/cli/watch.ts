@@ -4,8 +4,8 @@ import { status } from "@grpc/grpc-js";
 import { type Event, EventSchema, EventType, WatchService } from "../gen/leasehold/v1/watch_service_pb.ts";
 import { CallError } from "../client/errors.ts";
 import { type Context, withClient } from "./context.ts";
-import { UsageError } from "./exit.ts";
-import { jsonOf, nameOf, plainData, when } from "./output.ts";
+import { interruption, UsageError } from "./exit.ts";
+import { type Format, jsonOf, nameOf, plainData, printLine, printStreamed, when } from "./output.ts";
 
 interface WatchOptions {
   readonly snapshot: boolean;
@@ -32,42 +32,45 @@ export function addWatchCommand(program: Command): void {
 
 /** Goes on by the resume token whenever the stream breaks off, until a signal or an error that a new stream can't mend. */
 async function follow({ client, format }: Context, paths: string[], options: WatchOptions): Promise<void> {
-  const stop = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
+  const stop = interruption();
   const types = (options.type ?? []).map(typeOf);
   let token = options.resumeToken ?? "";
+  let [begun, told] = [false, false];
   for (let wait = RECONNECT_MS; !stop.signal.aborted;) {
     try {
       const request = { paths, types, resumeToken: token, snapshot: options.snapshot && token === "", includeValues: options.includeValues };
       for await (const message of client.stream(WatchService.method.watch, request, stop.signal)) {
         for (const event of message.events) print(event, format);
-        if (options.bookmarks && message.bookmark)
-          console.log(
-            format === "table"
-              ? `-- at revision ${message.revision}`
-              : JSON.stringify({ bookmark: String(message.revision), resumeToken: message.resumeToken }),
-          );
+        if (options.bookmarks && message.bookmark) {
+          if (format === "table") printLine([`-- at revision ${message.revision}`, message.resumeToken]);
+          else printStreamed({ bookmark: String(message.revision), resumeToken: message.resumeToken }, format);
+        }
         if (message.resumeToken !== "") token = message.resumeToken;
         wait = RECONNECT_MS;
+        [begun, told] = [true, false];
       }
     } catch (error) {
-      if (!(error instanceof CallError) || !isPassing(error)) throw error;
+      // A broker that was never there is not a broken connection.
+      if (!(error instanceof CallError) || !isPassing(error) || (!begun && error.reason === "")) throw error;
+      if (!told) console.error(`the watch broke off (${error.reason || "no connection"}); it goes on by itself`);
+      told = true;
       token = error.metadata["resume_token"] || token;
     }
-    if (stop.signal.aborted) return;
+    stop.signal.throwIfAborted();
     await sleep(wait, undefined, { signal: stop.signal }).catch(() => {});
     wait = Math.min(wait * 2, MAX_RECONNECT_MS);
   }
+  stop.signal.throwIfAborted();
 }
 
 function isPassing(error: CallError): boolean {
   return error.code === status.UNAVAILABLE || error.reason === "WATCH_TOO_SLOW";
 }
 
-function print(event: Event, format: string): void {
+function print(event: Event, format: Format): void {
   if (format !== "table") {
     const data = Object.keys(event.data).length === 0 ? {} : { data: plainData(event.data) };
-    console.log(JSON.stringify({ ...(jsonOf(EventSchema, { ...event, data: {} }) as object), ...data }));
+    printStreamed({ ...(jsonOf(EventSchema, { ...event, data: {} }) as object), ...data }, format);
     return;
   }
   const about = [
@@ -77,11 +80,7 @@ function print(event: Event, format: string): void {
     event.snapshot ? "(snapshot)" : "",
   ];
   const values = Object.entries(plainData(event.data)).map(([key, value]) => `${key}=${typeof value === "string" ? value : "(bytes)"}`);
-  console.log(
-    [when(event.time), String(event.revision).padStart(6), nameOf(EventType, event.type), event.path, ...about, ...values]
-      .filter((part) => part !== "")
-      .join("  "),
-  );
+  printLine([when(event.time), String(event.revision).padStart(6), nameOf(EventType, event.type), event.path, ...about, ...values]);
 }
 
 function typeOf(text: string): EventType {

@@ -81,9 +81,8 @@ export class Client {
     signal?: AbortSignal,
     timeoutMs?: number,
   ): AsyncGenerator<MessageShape<O>> {
-    const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, {
-      ...(timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs }),
-    });
+    const deadline = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
+    const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, deadline);
     const cancel = (): void => stream.cancel();
     signal?.addEventListener("abort", cancel, { once: true });
     try {

@@ -107,6 +107,12 @@ describe("the command, against a development broker", () => {
     expect((await run("policy", "explain", "read", "secrets/x/one", "--principal", "spiffe://leasehold.dev/ns/x/sa/y")).out).toContain(
       "allowed by rule 0 of policy readers",
     );
+    writeFileSync(join(folder, "all.yaml"), (await run("get", "policies", "-o", "yaml")).out);
+    expect((await run("apply", "-f", "all.yaml")).out).not.toMatch(/created|updated/);
+    for (const kind of ["targets", "roles"]) {
+      writeFileSync(join(folder, "all.yaml"), (await run("get", kind, "-o", "yaml")).out);
+      expect((await run("apply", "-f", "all.yaml")).out).toMatch(/^\S+ unchanged\n$/);
+    }
     expect((await run("delete", "policy", "readers")).code).toBe(0);
   });
 
@@ -135,7 +141,7 @@ describe("the command, against a development broker", () => {
     expect(JSON.parse(out.split("\n")[0]!)).toMatchObject({ path: "secrets/w/one", version: "1" });
     const closed = new Promise((done) => child.on("close", done));
     child.kill("SIGINT");
-    expect(await closed).toBe(0);
+    expect(await closed).toBe(130);
   });
 
   it("exits with the documented codes", async () => {
