@@ -88,10 +88,11 @@ export class AuditChains {
       this.#db,
       this.#tails.map((tail) => tail.chain),
     );
-    const grown = this.#tails.filter((tail) => tail.seq > (this.#signed.get(tail.chain) ?? 0)).map(headOf);
-    if (grown.length === 0) return;
+    if (this.#tails.every((tail) => tail.seq <= (this.#signed.get(tail.chain) ?? 0))) return;
+    // Every own chain signs when one has grown, so that the quiet ones bear witness to it.
+    const heads = this.#tails.map(headOf);
     const others = await liveHeads(this.#db);
-    for (const head of grown) {
+    for (const head of heads) {
       const text = JSON.stringify({
         ...short(head),
         batch: head.batch,
@@ -102,7 +103,7 @@ export class AuditChains {
       await insertSignedHead(this.#db, head, text, this.#key.sign(text));
       this.#signed.set(head.chain, head.lastSeq);
     }
-    this.#export(grown);
+    this.#export(heads);
   }
 
   /** Heads outside of the database: a line in the log each minute, which a collector keeps. */

@@ -1,5 +1,5 @@
 import { createHash, hash } from "node:crypto";
-import { batchesAfter, chains, type ChainRow, recordsBetween, type SignedHead, signedHeads } from "../store/audit.ts";
+import { batchesAfter, chainlessRecords, chains, type ChainRow, recordsBetween, type SignedHead, signedHeads } from "../store/audit.ts";
 import type { Db } from "../store/db.ts";
 import { SIGNATURE_ALGORITHM, verifySignature } from "./process-key.ts";
 
@@ -52,11 +52,13 @@ export async function verifyAudit(db: Db, anchor: Uint8Array, only = ""): Promis
     records += walked.records;
     unsignedTail += walked.unsignedTail;
   }
+  for (const chain of await chainlessRecords(db))
+    if (only === "" || only === chain) problems.push(problem(chain, 0, "missing", "the chain is gone, but records of it are left"));
   for (const claim of claims.values()) {
     if (only !== "" && only !== claim.chain) continue;
     const heads = known.get(claim.chain);
     if (heads === undefined) problems.push(problem(claim.chain, claim.last_seq, "missing", `the chain is gone, but ${claim.by} signed its head`));
-    else if (claim.last_seq > 0 && heads.get(claim.last_seq) !== claim.head) {
+    else if (claim.head !== "" && heads.get(claim.last_seq) !== claim.head) {
       problems.push(problem(claim.chain, claim.last_seq, heads.has(claim.last_seq) ? "edited" : "truncated", `${claim.by} signed another head here`));
     }
   }
@@ -86,8 +88,8 @@ async function walk(db: Db, row: ChainRow, anchor: Uint8Array, signed: readonly 
   const key = Buffer.from(typeof opening["public_key"] === "string" ? opening["public_key"] : "", "base64");
   addClaims(claims, opening["heads"], row.chain);
 
-  const heads = new Map<number, string>();
   let head = hash("sha256", row.opening);
+  const heads = new Map<number, string>([[0, head]]);
   let last = 0;
   let batch = 0;
   for (;;) {

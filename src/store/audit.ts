@@ -126,6 +126,17 @@ export function signedHeads(db: Db, chain: string): Promise<SignedHead[]> {
   return db.query<SignedHead>(SIGNED, [chain]);
 }
 
+const CHAINLESS = {
+  name: "audit_chainless",
+  text: "select distinct b.chain from audit_batch b where not exists (select from audit_chain c where c.chain = b.chain)",
+};
+
+/** Chains whose opening is gone, though batches of theirs are there. */
+export async function chainlessRecords(db: Db): Promise<string[]> {
+  const rows = await db.query<{ chain: string }>(CHAINLESS);
+  return rows.map((row) => row.chain);
+}
+
 const LAST = {
   name: "audit_last",
   text: `select r.chain, r.seq, r.record::text as text from audit_record r where r.day >= (clock_timestamp() at time zone 'UTC')::date - 1

@@ -221,7 +221,7 @@ create table audit_head (
   signed_text text not null,
   signature bytea not null,
   signed_at timestamptz not null default clock_timestamp(),
-  primary key (chain, batch)
+  primary key (chain, batch, signed_at)
 );
 -- Partitioned by day; partitions are made ahead, standalone, then attached (finding 20).
 create table audit_record (
