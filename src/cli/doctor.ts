@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { IdentityService } from "../gen/leasehold/v1/identity_service_pb.ts";
 import { Client, type Endpoint } from "../client/client.ts";
 import { CallError } from "../client/errors.ts";
-import { CheckFailed } from "./exit.ts";
+import { CheckFailed, transport } from "./exit.ts";
 import { endpointOf, type Flags } from "./settings.ts";
 
 /** One thing looked at: a broker that refuses a certificate can't say why in the handshake, so this looks from the client's side. */
@@ -40,11 +40,16 @@ export function addDoctorCommand(program: Command): void {
       const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
       const findings = [...checkCertificate(endpoint), checkCa(endpoint.ca)];
       // With a pair that is none there is nothing to connect with.
-      if (findings.every((finding) => finding.problem === undefined)) findings.push(await checkServer(endpoint), await checkCall(endpoint));
+      if (isGood(findings)) findings.push(await checkServer(endpoint));
+      if (isGood(findings)) findings.push(await checkCall(endpoint));
       for (const { name, problem } of findings)
         console.log(`${problem === undefined ? "ok    " : "FAILED"} ${name}${problem === undefined ? "" : `: ${problem}`}`);
-      if (findings.some((finding) => finding.problem !== undefined)) throw new CheckFailed();
+      if (!isGood(findings)) throw new CheckFailed();
     });
+}
+
+function isGood(findings: readonly Finding[]): boolean {
+  return findings.every((finding) => finding.problem === undefined);
 }
 
 export function checkCertificate(endpoint: Pick<Endpoint, "certificate" | "key">, now = new Date()): Finding[] {
@@ -129,8 +134,12 @@ async function checkCall(endpoint: Endpoint): Promise<Finding> {
     const { principal } = await client.call(IdentityService.method.whoAmI, {});
     return { name: `a call, as ${principal}`, problem: undefined };
   } catch (error) {
-    const text = error instanceof CallError ? [error.reason, error.metadata["certificate"], error.message].filter(Boolean).join(": ") : "failed";
-    return { name: "a call", problem: `${text}; if everything above is ok, the broker does not trust this certificate's CA, or its own log says more` };
+    if (!(error instanceof CallError)) return { name: "a call", problem: "failed" };
+    const text = error.reason === "" ? transport(error) : [error.reason, error.metadata["certificate"], error.message].filter(Boolean).join(": ");
+    return {
+      name: "a call",
+      problem: `${text}; everything above is ok, so the broker does not trust this certificate's CA, or has revoked it; its own log says which`,
+    };
   } finally {
     client.close();
   }

@@ -64,7 +64,7 @@ export function explain(error: unknown, print: (line: string) => void): number {
 }
 
 /** grpc-js's words for what never reached a broker, without its time stamps and OpenSSL's file names. */
-function transport({ code, message }: CallError): string {
+export function transport({ code, message }: CallError): string {
   const cause = /Last error: (?:Error: )?(.*?)\.? ?(?:Resolution note:.*)?$/s.exec(message)?.[1] ?? message;
   const words = cause
     .replace(/^[0-9A-F]{8,}:error:[0-9A-F]+:SSL routines:[^:]*:([^:]*):.*$/s, "TLS: $1")
