@@ -1,6 +1,6 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { CallError } from "../../src/client/errors.ts";
+import type { CallError } from "../../src/client/errors.ts";
 import { Health, HealthCheckResponse_ServingStatus as Serving } from "../../src/gen/grpc/health/v1/health_pb.ts";
 import { OperatorService } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { OperationService } from "../../src/gen/leasehold/v1/operation_service_pb.ts";

@@ -139,11 +139,9 @@ describe("secrets, over the wire", () => {
   it("answers a batch item by item, each authorized by itself", async () => {
     await put("secrets/payments/a", { k: "a" });
     await put("secrets/other/b", { k: "b" });
-    const { results } = await broker
-      .as("app")
-      .call(method.batchGetSecrets, {
-        requests: [{ path: "secrets/payments/a" }, { path: "secrets/other/b" }, { path: "secrets/payments/none" }, { path: "secrets/../x" }],
-      });
+    const { results } = await broker.as("app").call(method.batchGetSecrets, {
+      requests: [{ path: "secrets/payments/a" }, { path: "secrets/other/b" }, { path: "secrets/payments/none" }, { path: "secrets/../x" }],
+    });
     expect(results.map(({ result }) => (result.case === "secret" ? "secret" : result.case === "error" ? result.value.code : "")).slice(0, 4)).toEqual([
       "secret",
       status.PERMISSION_DENIED,
