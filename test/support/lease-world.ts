@@ -151,6 +151,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
   writeFileSync(ca, await bundle("acme"));
   const running = new Set<Broker>();
   const callers = new Set<Caller>();
+  const passwords = new Map<TestCluster, string>();
   const watches = new Set<Client>();
   // Made beforehand, so that `as` need not wait.
   const names = ["admin", "app", "otherApp"] as const;
@@ -242,7 +243,9 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       return Object.assign(broker, { address: address!, as: callersOf(address!), watch: watchOf(address!) });
     },
     async addTarget(broker, name, cluster) {
-      const password = randomBytes(16).toString("hex");
+      // One login a server, so one password too: another would lock the first target out.
+      const password = passwords.get(cluster) ?? randomBytes(16).toString("hex");
+      passwords.set(cluster, password);
       const { instance } = await broker.as("admin").call(OperatorService.method.getServerInfo, {});
       await bootstrap(cluster, instance, password);
       const target = {
