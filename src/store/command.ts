@@ -1,7 +1,7 @@
 import type { Actor } from "../model/audit.ts";
 import type { Reason } from "../base/errors.ts";
 
-/** What `commit_changes()` can do; each is a function in migrations/0002 and 0003, where its arguments are. */
+/** What `commit_changes()` can do; each is a function in migrations/0002 to 0004, where its arguments are. */
 export type CommandKind =
   | "secret.put"
   | "secret.update_metadata"
@@ -21,6 +21,8 @@ export type CommandKind =
   | "operation.create"
   | "operation.finish"
   | "lease.create"
+  | "lease.stock"
+  | "lease.shelve"
   | "lease.activate"
   | "lease.roll_back"
   | "lease.begin_renew"
@@ -38,6 +40,8 @@ export interface Command {
   /** The resource: a secret's, role's or policy's path; for leases the role path. */
   readonly path: string;
   readonly actor: Actor;
+  /** False: no audit record. For the first half of an act whose second half is recorded. */
+  readonly record?: false;
   /** Lease id in clear: the record gets a keyed hash. */
   readonly lease?: string;
   /** The client's idempotency key, and a hash of the request it came with. */
