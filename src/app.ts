@@ -280,11 +280,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     if (await bootstrapAdministrators(db, committer, config.administrators, log)) await feed.catchUp(feed.applied + 1);
     nudge?.onNudge(() => feed.nudge());
     ledger.clockwork.start();
+    ledger.pool.start();
     operations.look();
     const jobs = new Jobs(housekeeping(db, secrets, operations, config.changes.keepMs), log);
     jobs.start();
     stops.push(
       () => operations.stop(),
+      () => ledger.pool.stop(),
       () => ledger.clockwork.stop(),
       () => jobs.stop(),
     );

@@ -21,7 +21,7 @@ export function housekeeping(db: Db, secrets: SecretWriter, operations: Operatio
     { name: "purge-secrets", everyMs: 10 * SECOND, run: () => purgeSecrets(db, secrets) },
     { name: "operations", everyMs: 5 * SECOND, run: async () => operations.look() },
     { name: "prune-requests", everyMs: MINUTE, run: () => pruneRequests(db, BATCH) },
-    { name: "prune-leases", everyMs: MINUTE, run: () => pruneLeases(db, BATCH) },
+    { name: "prune-leases", everyMs: MINUTE, run: () => pruneLeases(db, 5 * BATCH, 10 * SECOND) },
     { name: "prune-changes", everyMs: MINUTE, run: () => pruneChanges(db, keepChangesMs, 10 * BATCH) },
     { name: "prune-operations", everyMs: HOUR, run: () => pruneOperations(db) },
     { name: "audit-partitions", everyMs: HOUR, run: () => ensurePartitions(db, PARTITION_DAYS) },

@@ -1,7 +1,7 @@
 import type { AuditEntry } from "../model/audit.ts";
 
 /**
- * The text of one record of the reads' chain: the same fields in the same order as SQL's `audit_text()` writes for changes (migration 0003).
+ * The text of one record of the reads' chain: the same fields as the group committer writes for changes (src/store/group-committer.ts).
  * Built once, hashed and stored as it is. @param peer and @param lease keyed hashes, not the values.
  */
 export function recordText(seq: number, entry: AuditEntry & { readonly count?: number }, peer: string | undefined, lease: string | undefined): string {

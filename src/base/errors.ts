@@ -29,6 +29,7 @@ export type Reason =
   | "LEASE_ENDED"
   | "IN_USE"
   | "TTL_ABOVE_MAXIMUM"
+  | "LEASE_QUOTA"
   | "PAGE_TOKEN_INVALID"
   | "RESPONSE_TOO_LARGE"
   | "RATE_LIMITED"

@@ -5,7 +5,7 @@ import type { Sensitive } from "../base/sensitive.ts";
 import { keyIdOf, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { Actor } from "../model/audit.ts";
-import type { TargetRecord } from "../model/target.ts";
+import type { PoolConfig, QuotaConfig, TargetRecord } from "../model/target.ts";
 import type { Command, CommandKind, Committer, Outcome } from "../store/command.ts";
 import { refusal } from "../store/group-committer.ts";
 import { targetBinding } from "./binding.ts";
@@ -26,6 +26,8 @@ export interface RoleInput {
   readonly engine: string;
   readonly defaultTtlMs: number;
   readonly maxTtlMs: number;
+  readonly pool?: PoolConfig | undefined;
+  readonly quotas?: QuotaConfig | undefined;
   readonly config: object;
 }
 
@@ -87,11 +89,14 @@ export class CatalogWriter {
 
   /** Throws REQUEST_INVALID, TARGET_NOT_FOUND, VERSION_MISMATCH, CONFLICT. */
   async putRole(input: RoleInput, write: Write): Promise<Written> {
-    throwViolations(this.#targets.engine(input.engine).checkRole(input.config), `role.${input.engine}`);
+    const engine = this.#targets.engine(input.engine);
+    throwViolations(engine.checkRole(input.config), `role.${input.engine}`);
+    if (input.pool !== undefined && engine.abilities.warmPool !== true) throw invalid("role.pool", "is not possible with this engine");
     const target = this.#catalog.target(input.target) ?? (await this.#catalog.refreshTarget(input.target));
     if (target === undefined || target.engine !== input.engine) throw new LeaseholdError("TARGET_NOT_FOUND");
     if (write.dryRun) return { revision: 0, recorded: false };
-    const document = JSON.stringify({ defaultTtlMs: input.defaultTtlMs, maxTtlMs: input.maxTtlMs, config: input.config });
+    const { defaultTtlMs, maxTtlMs, pool, quotas, config } = input;
+    const document = JSON.stringify({ defaultTtlMs, maxTtlMs, pool, quotas, config });
     const written = finish(await this.#commit("role.put", input.path, { target: input.target, engine: input.engine, document, etag: write.etag }, write));
     await this.#catalog.refreshRole(input.path);
     return written;

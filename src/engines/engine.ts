@@ -26,6 +26,8 @@ export interface Violation {
 
 /** What an engine can't do shortens the maximum TTL and is printed by `target test` (attack.md finding 24). */
 export interface EngineAbilities {
+  /** Logins can be made ahead, unable to log in, and enabled when they are issued: `create` with `enabled` false, and `enable`. */
+  readonly warmPool?: true;
   readonly serverExpiry: boolean;
   readonly sessionKill: boolean;
   readonly fencing: boolean;
@@ -61,6 +63,8 @@ export interface NewLogin<RoleConfig> {
   readonly validForMs: number;
   /** The target refuses to make the login usable after this instant of its own clock (fence against frozen workers). Unix milliseconds. */
   readonly deadlineAt: number;
+  /** False for a warm pool: the login exists, and can't log in before `enable`. Absent: true. */
+  readonly enabled?: boolean;
 }
 
 /** What revocation will need, sealed into the lease: it must not depend on configuration that may be gone (lesson 7). */
@@ -85,13 +89,15 @@ export interface CreatedLogin {
 export type RevokeResult = "revoked" | "absent";
 
 /**
- * One target system. Every method has its own timeout, and fails with a LeaseholdError: TARGET_UNAVAILABLE (try again, nothing is known),
+ * One target system. Calls may come by the thousand at a time: an engine that can do many in one round trip gathers them (src/base/gather.ts). Every method has its own timeout, and fails with a LeaseholdError: TARGET_UNAVAILABLE (try again, nothing is known),
  * TARGET_MISCONFIGURED (try again, but somebody must act; metadata `problem` says what, without secrets).
  */
 export interface Target<RoleConfig> {
   identify(): Promise<TargetIdentity>;
   /** Creates the login, usable at once. Idempotent by name: creating the same name again is an error TARGET_MISCONFIGURED `problem: name_taken`. */
   create(login: NewLogin<RoleConfig>): Promise<CreatedLogin>;
+  /** Lets a login that was created with `enabled` false log in from now on, until now() + validForMs of the target's clock; refused by the target after `deadlineAt`. Only with the ability `warmPool`. */
+  enable?(login: LoginRef, validForMs: number, deadlineAt: number): Promise<void>;
   /** Moves VALID UNTIL to the target's now() + validForMs; never touches the right to log in. */
   renew(login: LoginRef, validForMs: number): Promise<void>;
   /** The safe order of architecture 4.3; idempotent; `absent` only when the server is the login's own and not in recovery. */

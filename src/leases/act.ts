@@ -1,14 +1,15 @@
-import type { Log } from "../base/log.ts";
 import { isReason, LeaseholdError } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
-import { type LeaseRecord, renewShare } from "../model/lease.ts";
+import { renewShare } from "../model/lease.ts";
 import type { CommandKind, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
-import { type DueLease, findLease } from "../store/leases.ts";
+import type { DueLease } from "../store/due-leases.ts";
+import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
 import { loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
-import type { LeaseRevoker } from "./revoke.ts";
+import type { Ending, LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
 
 export interface ActDeps {
@@ -33,10 +34,10 @@ export class LeaseActor {
   }
 
   /** Never throws: what fails is due again. */
-  async act({ lease, now }: DueLease): Promise<void> {
+  async act(lease: DueLease): Promise<void> {
     const { revoker, due } = this.#deps;
     try {
-      await this.#byState(lease, now);
+      await this.#byState(lease);
     } catch (error) {
       // Without the store nothing can be written, and nothing need be: the claim ends by itself.
       if (isReason(error, "STORE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DRAINING"))
@@ -46,35 +47,36 @@ export class LeaseActor {
     await due.changed(lease.id).catch(() => {});
   }
 
-  #byState(lease: LeaseRecord, now: number): Promise<void> {
+  async #byState(lease: DueLease): Promise<void> {
     switch (lease.state) {
       case "ACTIVE":
-        return this.#active(lease, now);
+        return this.#active(lease);
       case "PENDING":
         return this.#pending(lease);
+      case "READY":
+        return this.#deps.revoker.end(lease, "POOL", actorOf(lease, "lease.revoke", "unused for too long"));
       case "REVOKING":
-        return this.#takeAway(lease, actorOf(lease, "lease.revoke", "retry"));
+        return this.#takeAway(lease, lease.expired ? actorOf(lease, "lease.expire", "expired") : actorOf(lease, "lease.revoke", "retry"));
       case "REVOKED":
       case "ROLLED_BACK":
-        return this.#probe(lease, now);
+        return this.#probe(lease);
     }
   }
 
-  /** Expired; or a half renewal; or nobody has had the answer. */
-  async #active(lease: LeaseRecord, now: number): Promise<void> {
-    if (lease.expireAt <= now) return this.#deps.revoker.end(lease, "EXPIRED", actorOf(lease, "lease.expire", "expired"));
-    if (lease.renewingTo !== undefined) return this.#finishRenewal(lease, lease.renewingTo - now);
+  /** A half renewal; or nobody has had the answer. (What has expired is REVOKING already.) */
+  async #active(lease: DueLease): Promise<void> {
+    if (lease.renewingTo !== undefined) return this.#finishRenewal(lease, lease.renewingTo - lease.now);
     if (!lease.delivered) return this.#deps.revoker.end(lease, "UNDELIVERED", actorOf(lease, "lease.revoke", "undelivered"));
   }
 
-  async #finishRenewal(lease: LeaseRecord, leftMs: number): Promise<void> {
+  async #finishRenewal(lease: DueLease, leftMs: number): Promise<void> {
     const { reach, settings } = this.#deps;
     await reach.use(lease.targetUid, (target) => target.renew(loginOf(lease), leftMs + settings.graceMs));
     await this.#move(lease, "lease.finish_renew", actorOf(lease, "lease.renew", "half renewal"), { renew_share: renewShare() });
   }
 
   /** No creation can happen any more: either the login is there, and goes, or it never came. */
-  async #pending(lease: LeaseRecord): Promise<void> {
+  async #pending(lease: DueLease): Promise<void> {
     const actor = actorOf(lease, "lease.recover", "creation did not finish");
     const found = await this.#find(lease);
     if (found !== undefined) return this.#reopen(lease, found.oid, actor);
@@ -82,37 +84,37 @@ export class LeaseActor {
   }
 
   /** The last look at the target, after the login's own VALID UNTIL and grace: nothing may be there. */
-  async #probe(lease: LeaseRecord, now: number): Promise<void> {
+  async #probe(lease: DueLease): Promise<void> {
     let found: { readonly oid: string } | undefined;
     let cause = "last look";
     try {
       found = await this.#find(lease);
     } catch (error) {
-      if (now < lease.expireAt + PROBE_FOR_MS) throw error;
+      if (lease.now < lease.expireAt + PROBE_FOR_MS) throw error;
       cause = "target gone";
     }
     if (found !== undefined) return this.#reopen(lease, found.oid, actorOf(lease, "lease.recover", "login under an ended lease"));
     await this.#move(lease, "lease.settle", actorOf(lease, "lease.settle", cause), {});
   }
 
-  async #reopen(lease: LeaseRecord, oid: string, actor: Actor): Promise<void> {
+  async #reopen(lease: DueLease, oid: string, actor: Actor): Promise<void> {
     const moved = await this.#move(lease, "lease.reopen", actor, { oid, claim_ms: this.#deps.settings.claimMs });
     const reopened = moved ? await findLease(this.#deps.db, lease.id) : undefined;
     if (reopened?.state === "REVOKING") await this.#takeAway(reopened, actor);
   }
 
-  async #takeAway(lease: LeaseRecord, actor: Actor): Promise<void> {
+  async #takeAway(lease: Ending, actor: Actor): Promise<void> {
     await this.#deps.revoker.takeAway(lease, actor, "use");
   }
 
   /** Answers false when somebody else moved the lease first. */
-  async #move(lease: LeaseRecord, kind: CommandKind, actor: Actor, more: Readonly<Record<string, unknown>>): Promise<boolean> {
+  async #move(lease: DueLease, kind: CommandKind, actor: Actor, more: Readonly<Record<string, unknown>>): Promise<boolean> {
     const args = { id: lease.id, generation: lease.generation, ...more };
     return (await this.#deps.committer.commit({ kind, path: lease.path, actor, lease: lease.id, args })).ok;
   }
 
   /** The lease's login, on the server it was made on: absent elsewhere, or on a standby, means nothing (finding 12). Throws TARGET_MISCONFIGURED `different_server`. */
-  #find(lease: LeaseRecord): Promise<{ readonly oid: string } | undefined> {
+  #find(lease: DueLease): Promise<{ readonly oid: string } | undefined> {
     return this.#deps.reach.use(lease.targetUid, async (target) => {
       const identity = await target.identify();
       if (identity.inRecovery || (lease.systemIdentifier !== undefined && identity.systemIdentifier !== lease.systemIdentifier)) {
@@ -124,6 +126,6 @@ export class LeaseActor {
 }
 
 /** The act carries the trace of the call that issued the lease. */
-function actorOf(lease: LeaseRecord, action: string, cause: string): Actor {
+function actorOf(lease: DueLease, action: string, cause: string): Actor {
   return systemActor(action, cause, lease.traceId);
 }

@@ -11,6 +11,7 @@ import { LeaseActor } from "./act.ts";
 import type { Due } from "./due.ts";
 import { LeaseIssuer } from "./issue.ts";
 import { TargetReach, type Targets } from "./reach.ts";
+import { WarmPool } from "./pool.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
@@ -31,11 +32,14 @@ export interface LedgerDeps {
   readonly metrics: Metrics;
 }
 
-/** The schedule's budget: leases worked on at a time, in all and on one target. Most of a revocation is waiting for sessions that may still appear. */
-const CONCURRENCY = 128;
-const PER_TARGET = 32;
+/**
+ * The schedule's budget: leases worked on at a time, in all and on one target. Most of a revocation is waiting for sessions that may still appear, and engines gather what waits into few round trips:
+ * how many connections that takes is the target's own limit.
+ */
+const CONCURRENCY = 12_000;
+const PER_TARGET = 4000;
 /** The budget of calls, on one target. */
-const CALLS = { perTarget: 32, waiting: 1000 } as const;
+const CALLS = { perTarget: 256, waiting: 2000 } as const;
 
 /** The lease ledger: who issues, renews and revokes, and the clockwork that does what is due. */
 export interface Ledger {
@@ -43,6 +47,7 @@ export interface Ledger {
   readonly renewer: LeaseRenewer;
   readonly revoker: LeaseRevoker;
   readonly clockwork: Clockwork;
+  readonly pool: WarmPool;
 }
 
 export function createLedger(deps: LedgerDeps): Ledger {
@@ -72,7 +77,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
     },
     { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET },
   );
-  const issuer = new LeaseIssuer({
+  const making = {
     db,
     catalog: deps.catalog,
     reach,
@@ -83,7 +88,9 @@ export function createLedger(deps: LedgerDeps): Ledger {
     instance: deps.instance,
     settings,
     log,
-  });
+  };
+  const pool = new WarmPool({ ...making, revoker });
+  const issuer = new LeaseIssuer({ ...making, pool });
   const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
-  return { issuer, renewer, revoker, clockwork };
+  return { issuer, renewer, revoker, clockwork, pool };
 }

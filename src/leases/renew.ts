@@ -1,12 +1,13 @@
 import { LeaseholdError } from "../base/errors.ts";
+import { reached } from "../base/fault-point.ts";
 import type { Actor } from "../model/audit.ts";
 import { type LeaseRecord, renewShare } from "../model/lease.ts";
-import type { Command, Committer } from "../store/command.ts";
+import type { Command, Committer, Outcome } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
-import { loginOf } from "./login.ts";
+import { loginFrom, loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 
@@ -46,47 +47,67 @@ export class LeaseRenewer {
    * Throws LEASE_NOT_FOUND, LEASE_NOT_RENEWABLE, TARGET_UNAVAILABLE and TARGET_MISCONFIGURED (then the schedule tries on), CONFLICT, REQUEST_IN_FLIGHT.
    */
   async renew(id: string, incrementMs: number | undefined, actor: Actor, request: Command["request"]): Promise<Renewed> {
-    const { db, committer, settings } = this.#deps;
-    const begin = { ...actor, action: "lease.begin_renew" };
+    const { db, committer, settings, due } = this.#deps;
+    const lease = await findLease(db, id);
+    if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
     for (let i = 0; i < MAX_TRIES; i++) {
-      const lease = await findLease(db, id);
-      if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
       const beganAt = performance.now();
-      const args = { id, generation: lease.generation, increment_ms: incrementMs, redo_ms: settings.statementMs };
-      const begun = await committer.commit({ kind: "lease.begin_renew", path: lease.path, actor: begin, lease: id, request, args });
+      const args = { id, increment_ms: incrementMs, redo_ms: settings.statementMs };
+      const begun = await committer.commit({
+        kind: "lease.begin_renew",
+        path: lease.path,
+        actor: { ...actor, action: "lease.begin_renew" },
+        record: false,
+        lease: id,
+        request,
+        args,
+      });
       if (!begun.ok && begun.reason === "STALE") continue;
       if (!begun.ok) throw begun.reason === "REQUEST_IN_FLIGHT" ? inFlight() : refusal(begun);
       const limited = begun.result["limited"] === true;
       if (begun.replay === true || begun.result["unchanged"] === true) return this.#asItIs(id, limited, begun.revision);
-      await this.#onTarget(lease, Number(begun.result["valid_for_ms"]), beganAt);
-      return this.#finish(lease, Number(begun.result["generation"]), limited, actor);
+      await reached("renew.committed");
+      const login = loginFrom(begun.result);
+      await this.#onTarget(id, login, Number(begun.result["valid_for_ms"]), beganAt);
+      await reached("renew.altered");
+      const finished = await this.#finish(lease, login.generation, actor);
+      // STALE: the schedule finished it, or it was revoked meanwhile; the row says which.
+      if (!finished.ok) return this.#asItIs(id, limited, 0);
+      const { generation, expire_at, renew_at } = finished.result;
+      const expireAt = Date.parse(String(expire_at));
+      due.scheduled(id, expireAt);
+      const renewed = {
+        ...lease,
+        generation: Number(generation),
+        expireAt,
+        renewAt: Date.parse(String(renew_at)),
+        nextActionAt: expireAt,
+        renewingTo: undefined,
+      };
+      return { lease: renewed, limited, revision: finished.revision, recorded: true };
     }
     throw new LeaseholdError("STORE_UNAVAILABLE", "the lease kept changing", { retryAfterMs: 100 });
   }
 
-  async #onTarget(lease: LeaseRecord, validForMs: number, beganAt: number): Promise<void> {
+  async #onTarget(id: string, login: ReturnType<typeof loginFrom>, validForMs: number, beganAt: number): Promise<void> {
     const { reach, settings, due } = this.#deps;
     try {
-      await reach.call(lease.targetUid, async (target) => {
+      await reach.call(login.targetUid, async (target) => {
         // Who was frozen in between would count from a now that is long past: the schedule has it by then.
         if (performance.now() - beganAt > settings.statementMs) throw new LeaseholdError("TARGET_UNAVAILABLE", "too late to renew");
-        await target.renew(loginOf(lease), validForMs + settings.graceMs);
+        await target.renew(loginOf(login), validForMs + settings.graceMs);
       });
     } catch (error) {
-      await due.changed(lease.id).catch(() => {});
+      await due.changed(id).catch(() => {});
       throw error;
     }
   }
 
-  async #finish(lease: LeaseRecord, generation: number, limited: boolean, actor: Actor): Promise<Renewed> {
-    const { committer, due } = this.#deps;
+  async #finish(lease: LeaseRecord, generation: number, actor: Actor): Promise<Outcome> {
     const args = { id: lease.id, generation, renew_share: renewShare() };
-    const finished = await committer.commit({ kind: "lease.finish_renew", path: lease.path, actor, lease: lease.id, args });
+    const finished = await this.#deps.committer.commit({ kind: "lease.finish_renew", path: lease.path, actor, lease: lease.id, args });
     if (!finished.ok && finished.reason !== "STALE") throw refusal(finished);
-    // STALE: the schedule finished it, or it was revoked meanwhile; the row says which.
-    const renewed = await this.#asItIs(lease.id, limited, finished.ok ? finished.revision : 0);
-    due.scheduled(lease.id, renewed.lease.expireAt);
-    return { ...renewed, recorded: finished.ok };
+    return finished;
   }
 
   async #asItIs(id: string, limited: boolean, revision: number): Promise<Renewed> {

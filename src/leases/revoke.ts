@@ -1,16 +1,17 @@
 import { setTimeout as after } from "node:timers/promises";
 import { LeaseholdError } from "../base/errors.ts";
+import { reached } from "../base/fault-point.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
 import { backoffMs } from "../base/retry.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
-import { type EndCause, type LeaseRecord, RETRY_BASE_MS, RETRY_CAP_MS, STALLED_AFTER } from "../model/lease.ts";
+import { type EndCause, type LeaseRecord, type LeaseState, RETRY_BASE_MS, RETRY_CAP_MS, STALLED_AFTER } from "../model/lease.ts";
 import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
-import { loginOf } from "./login.ts";
+import { type LeasedLogin, loginFrom, loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 
@@ -32,6 +33,23 @@ export interface Revoked {
   readonly recorded: boolean;
 }
 
+/** A lease in REVOKING, and what taking its login away needs. */
+export interface Ending extends LeasedLogin {
+  readonly id: string;
+  /** Role path. */
+  readonly path: string;
+  readonly targetUid: string;
+  readonly state: LeaseState;
+  readonly generation: number;
+  readonly attempts: number;
+  readonly traceId: string;
+}
+
+interface Named {
+  readonly id: string;
+  readonly path: string;
+}
+
 /** Takes logins away, and never gives up: what fails now is due again later, for ever (lesson 6). */
 export class LeaseRevoker {
   readonly #deps: RevokeDeps;
@@ -50,10 +68,10 @@ export class LeaseRevoker {
     if (found === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
     const begun = await this.#begin(found, "REVOKED", actor, this.#deps.settings.claimMs, request);
     let { revision } = begun;
-    if (begun.takeAway) {
-      const [lease, abort] = [await findLease(db, id), new AbortController()];
+    if (begun.ending !== undefined) {
+      const abort = new AbortController();
       // What is not done in time is done all the same: the answer only does not wait for it.
-      const gone = lease?.state === "REVOKING" ? this.takeAway(lease, actor, "call") : undefined;
+      const gone = this.takeAway(begun.ending, actor, "call");
       revision = (await Promise.race([gone, after(Math.max(patienceMs, 0), undefined, { signal: abort.signal })])) ?? revision;
       abort.abort();
     }
@@ -63,38 +81,39 @@ export class LeaseRevoker {
   }
 
   /** Commits that a lease is REVOKING, due at once: whichever replica comes first takes the login away. */
-  async mark(lease: LeaseRecord | { readonly id: string; readonly path: string }, actor: Actor): Promise<void> {
-    await this.#begin(lease, "REVOKED", actor, 0, undefined);
+  async mark(lease: Named, actor: Actor, cause: EndCause = "REVOKED"): Promise<void> {
+    await this.#begin(lease, cause, actor, 0, undefined);
     await this.#deps.due.changed(lease.id);
   }
 
   /** Ends a lease of the schedule's own accord, if the database agrees that it is to end so now. */
-  async end(lease: LeaseRecord, cause: Exclude<EndCause, "REVOKED">, actor: Actor): Promise<void> {
-    const begun = await this.#begin(lease, cause, actor, this.#deps.settings.claimMs, undefined);
-    const now = begun.takeAway ? await findLease(this.#deps.db, lease.id) : undefined;
-    if (now?.state === "REVOKING") await this.takeAway(now, actor, "use");
+  async end(lease: Named, cause: Exclude<EndCause, "REVOKED" | "EXPIRED">, actor: Actor): Promise<void> {
+    const { ending } = await this.#begin(lease, cause, actor, this.#deps.settings.claimMs, undefined);
+    if (ending !== undefined) await this.takeAway(ending, actor, "use");
   }
 
   /** One try for a lease in REVOKING. Answers the revision of the end, or undefined when it must be tried again (which is then scheduled). Never throws. */
-  async takeAway(lease: LeaseRecord, actor: Actor, budget: "call" | "use"): Promise<number | undefined> {
+  async takeAway(lease: Ending, actor: Actor, budget: "call" | "use"): Promise<number | undefined> {
     const { reach, committer, settings, revoked, log } = this.#deps;
     try {
+      await reached("revoke.committed");
       await reach[budget](lease.targetUid, (target) => target.revoke(loginOf(lease)));
     } catch (error) {
       await this.postpone(lease, error);
       return undefined;
     }
     try {
-      const args = { id: lease.id, generation: lease.generation, grace_ms: settings.graceMs };
+      await reached("revoke.removed");
       const outcome = await committer.commit({
         kind: "lease.finish_revoke",
         path: lease.path,
         actor: { ...actor, action: "lease.end" },
         lease: lease.id,
-        args,
+        args: { id: lease.id, generation: lease.generation, grace_ms: settings.graceMs },
       });
       if (!outcome.ok) return undefined; // another worker finished it
       revoked.add();
+      await reached("revoke.finished");
       return outcome.revision;
     } catch (error) {
       // The login is gone; the next try finds it absent and says so.
@@ -104,7 +123,7 @@ export class LeaseRevoker {
   }
 
   /** Writes what a try met, and when the next one is. Never throws: a claim that is not answered ends by itself. */
-  async postpone(lease: LeaseRecord, error: unknown): Promise<void> {
+  async postpone(lease: Omit<Ending, keyof LeasedLogin>, error: unknown): Promise<void> {
     const { committer, due, failed, log } = this.#deps;
     const problem = problemOf(error);
     const nextMs = Math.max(backoffMs(lease.attempts, RETRY_BASE_MS, RETRY_CAP_MS), error instanceof LeaseholdError ? (error.retryAfterMs ?? 0) : 0);
@@ -121,18 +140,21 @@ export class LeaseRevoker {
   }
 
   async #begin(
-    { id, path }: { readonly id: string; readonly path: string },
+    { id, path }: Named,
     cause: EndCause,
     actor: Actor,
     claimMs: number,
     request: Command["request"],
-  ): Promise<{ readonly takeAway: boolean; readonly revision: number; readonly recorded: boolean }> {
+  ): Promise<{ readonly ending: Ending | undefined; readonly revision: number; readonly recorded: boolean }> {
     const outcome = await this.#deps.committer.commit({ kind: "lease.begin_revoke", path, actor, lease: id, request, args: { id, cause, claim_ms: claimMs } });
-    if (!outcome.ok && outcome.reason === "STALE") return { takeAway: false, revision: 0, recorded: false };
+    if (!outcome.ok && outcome.reason === "STALE") return { ending: undefined, revision: 0, recorded: false };
     if (!outcome.ok) throw refusal(outcome);
     // While it is being created there is nothing sure to take away: the schedule does it when no creation can come any more (finding 8).
     const takeAway = outcome.result["state"] === "REVOKING" && outcome.result["creating"] !== true && outcome.replay !== true;
-    return { takeAway, revision: outcome.revision, recorded: outcome.replay !== true };
+    const ending: Ending | undefined = takeAway
+      ? { id, path, state: "REVOKING", attempts: 0, traceId: actor.traceId, ...loginFrom(outcome.result) }
+      : undefined;
+    return { ending, revision: outcome.revision, recorded: outcome.replay !== true };
   }
 }
 

@@ -1,7 +1,8 @@
 import { invalid, LeaseholdError } from "../base/errors.ts";
 
 /**
- * The life of a lease. Every move is a compare-and-set on the row's generation, made by `commit_changes()`.
+ * The life of a lease. Every move is a compare-and-set on the row's generation, made by `commit_changes()`; but for ACTIVE → REVOKING at its expiry, which is made by whoever claims it
+ * (src/store/due-leases.ts).
  *
  *   PENDING ──▶ ACTIVE ──▶ REVOKING ──▶ REVOKED
  *      │                      ▲            │
@@ -12,11 +13,13 @@ import { invalid, LeaseholdError } from "../base/errors.ts";
  * PENDING: committed, the target is being asked. Rolled back only once the creation's deadline has passed on the target's clock and its statement can't be
  * running any more; if the login is there then, it goes the way of a revocation. REVOKING never gives up. A terminal row is probed once more when the login's own
  * VALID UNTIL has passed, then nothing is due.
+ *
+ * The warm pool: PENDING with nobody's name on it → READY (the login is there and can't log in) → PENDING, taken by an issue → ACTIVE; or READY → REVOKING when it is too old, or its role was changed.
  */
-export type LeaseState = "PENDING" | "ACTIVE" | "REVOKING" | "REVOKED" | "ROLLED_BACK";
+export type LeaseState = "PENDING" | "READY" | "ACTIVE" | "REVOKING" | "REVOKED" | "ROLLED_BACK";
 export const LIVE_STATES: readonly LeaseState[] = ["PENDING", "ACTIVE", "REVOKING"];
 
-export type EndCause = "EXPIRED" | "REVOKED" | "UNDELIVERED" | "ISSUE_FAILED";
+export type EndCause = "EXPIRED" | "REVOKED" | "UNDELIVERED" | "ISSUE_FAILED" | "POOL" | "FORGOTTEN" | "MISSING";
 
 /** A lease as stored, without its sealed password. Times are Unix milliseconds, by the database's clock. */
 export interface LeaseRecord {

@@ -12,6 +12,22 @@ export interface TargetRecord {
   readonly updatedAt: number;
 }
 
+/** Logins made ahead, unable to log in: an issue takes one and enables it. */
+export interface PoolConfig {
+  /** Logins kept ready; 1 to 10,000. */
+  readonly size: number;
+  /** Older ones are taken away unused. Milliseconds. */
+  readonly maxAgeMs: number;
+  /** Made a second at most, by each replica. */
+  readonly refillPerSecond: number;
+}
+
+/** Live leases (PENDING, ACTIVE, REVOKING) at most. */
+export interface QuotaConfig {
+  readonly maxLeases: number | undefined;
+  readonly maxLeasesPerPrincipal: number | undefined;
+}
+
 /** A role as stored: what can be issued, and for how long. */
 export interface RoleRecord {
   readonly uid: string;
@@ -22,6 +38,10 @@ export interface RoleRecord {
   readonly engine: string;
   readonly defaultTtlMs: number;
   readonly maxTtlMs: number;
+  /** Undefined: none. */
+  readonly pool: PoolConfig | undefined;
+  /** Undefined: no limit. */
+  readonly quotas: QuotaConfig | undefined;
   /** The engine's own configuration, checked by it when written. */
   readonly config: object;
   readonly generation: number;

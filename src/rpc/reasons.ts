@@ -35,6 +35,7 @@ export const REASONS: Readonly<Record<Reason, Public>> = {
   LEASE_NOT_RENEWABLE: { code: status.FAILED_PRECONDITION, text: "the lease can't be renewed any more" },
   LEASE_ENDED: { code: status.FAILED_PRECONDITION, text: "the lease of this request_id has ended" },
   IN_USE: { code: status.FAILED_PRECONDITION, text: "something still uses it" },
+  LEASE_QUOTA: { code: status.RESOURCE_EXHAUSTED, text: "the quota of live leases is used up", retryAfterMs: 1000 },
   TTL_ABOVE_MAXIMUM: { code: status.INVALID_ARGUMENT, text: "the ttl is above the maximum" },
   PAGE_TOKEN_INVALID: { code: status.INVALID_ARGUMENT, text: "the page_token is of another call, altered or too old" },
   RESPONSE_TOO_LARGE: { code: status.RESOURCE_EXHAUSTED, text: "it does not fit in the answer; ask for it by itself" },

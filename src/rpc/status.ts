@@ -56,6 +56,8 @@ function detailsOf(error: LeaseholdError, requestId: string, maxViolations: numb
     details.push(pack(PreconditionFailureSchema, { violations: [{ type: error.reason, subject, description: text }] }));
   }
   if (error.reason === "RATE_LIMITED") details.push(pack(QuotaFailureSchema, { violations: [{ subject: "principal", description: text }] }));
+  if (error.reason === "LEASE_QUOTA")
+    details.push(pack(QuotaFailureSchema, { violations: [{ subject: cut(error.metadata["quota"] ?? ""), description: text }] }));
   if (requestId !== "") details.push(pack(RequestInfoSchema, { requestId }));
   return details;
 }

@@ -1,8 +1,9 @@
+import { Gather } from "../base/gather.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
-import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, upcomingLeases } from "../store/leases.ts";
+import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, upcomingLeases } from "../store/due-leases.ts";
 import type { DueIndex } from "./due-index.ts";
 
 export interface ClockworkOptions {
@@ -48,8 +49,10 @@ export class Clockwork {
   readonly #options: ClockworkOptions;
   readonly #work = new Set<Promise<void>>();
   readonly #perTarget = new Map<string, number>();
-  /** Claimed, but its target has its hands full. */
-  readonly #waiting: DueLease[] = [];
+  /** Claimed, but the target has its hands full: a queue for each, so that a slow one holds up nobody else's. */
+  readonly #waiting = new Map<string, DueLease[]>();
+  readonly #changing: Gather<string, true>;
+  #waitingCount = 0;
   #wakeTimer: NodeJS.Timeout | undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
   #sweepTimer: NodeJS.Timeout | undefined;
@@ -62,6 +65,7 @@ export class Clockwork {
   constructor(deps: ClockworkDeps, options: ClockworkOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#changing = new Gather({ run: (ids) => this.#changed(ids), lanes: 2, max: 1000 });
   }
 
   start(): void {
@@ -88,10 +92,9 @@ export class Clockwork {
     this.#wake(at);
   }
 
-  /** A lease's next action moved: looks up when to. */
+  /** A lease's next action moved: looks up when to, for many at a time. */
   async changed(id: string): Promise<void> {
-    if (this.#stopped) return;
-    await this.#retime([id]);
+    if (!this.#stopped) await this.#changing.add(id);
   }
 
   /** Looks through the ledger for what is due, and tells Redis what will be. Never rejects. */
@@ -137,7 +140,7 @@ export class Clockwork {
   async #lookAt(place: Place): Promise<void> {
     try {
       for (let at: Place = place; !this.#stopped;) {
-        const room = Math.min(this.#options.concurrency - this.#work.size - this.#waiting.length, BATCH);
+        const room = Math.min(this.#options.concurrency - this.#work.size - this.#waitingCount, BATCH);
         if (room <= 0) {
           this.#left = true;
           return;
@@ -166,7 +169,7 @@ export class Clockwork {
   async #claimNamed(ids: readonly string[]): Promise<number> {
     if (ids.length === 0) return 0;
     const found = await claimNamedLeases(this.#deps.db, ids, this.#busyTargets(), this.#options.claimMs);
-    const taken = new Set(found.map((due) => due.lease.id));
+    const taken = new Set(found.map((due) => due.id));
     await this.#retime(
       ids.filter((id) => !taken.has(id)),
       this.#again(),
@@ -203,27 +206,33 @@ export class Clockwork {
     return busy;
   }
 
+  async #changed(ids: readonly string[]): Promise<true[]> {
+    await this.#retime(ids);
+    return ids.map(() => true);
+  }
+
   #take(found: readonly DueLease[]): number {
     this.#deps.claimed.add(found.length);
-    this.#waiting.push(...found);
-    this.#next();
+    for (const due of found) {
+      if (this.#busy(due.targetUid)) this.#wait(due);
+      else this.#begin(due);
+    }
     return found.length;
   }
 
-  #next(): void {
-    for (let i = 0; i < this.#waiting.length && this.#work.size < this.#options.concurrency && !this.#stopped;) {
-      const due = this.#waiting[i]!;
-      if ((this.#perTarget.get(due.lease.targetUid) ?? 0) >= this.#options.perTarget) {
-        i++; // a slow target holds up nobody else's
-        continue;
-      }
-      this.#waiting.splice(i, 1);
-      this.#begin(due);
-    }
+  #busy(uid: string): boolean {
+    return this.#work.size >= this.#options.concurrency || (this.#perTarget.get(uid) ?? 0) >= this.#options.perTarget;
+  }
+
+  #wait(due: DueLease): void {
+    const queue = this.#waiting.get(due.targetUid);
+    if (queue === undefined) this.#waiting.set(due.targetUid, [due]);
+    else queue.push(due);
+    this.#waitingCount++;
   }
 
   #begin(due: DueLease): void {
-    const uid = due.lease.targetUid;
+    const uid = due.targetUid;
     this.#perTarget.set(uid, (this.#perTarget.get(uid) ?? 0) + 1);
     const work = this.#deps.act(due).finally(() => {
       this.#work.delete(work);
@@ -231,11 +240,24 @@ export class Clockwork {
       if (left === 0) this.#perTarget.delete(uid);
       else this.#perTarget.set(uid, left);
       this.#next();
-      if (!this.#left) return;
+      // Not for each one's place: they end by the hundred.
+      if (!this.#left || (this.#options.concurrency - this.#work.size < BATCH && this.#work.size > 0)) return;
       this.#left = false;
       void this.#look("ledger");
     });
     this.#work.add(work);
+  }
+
+  /** Whose turn has come, of what waits. */
+  #next(): void {
+    if (this.#waitingCount === 0 || this.#stopped) return;
+    for (const [uid, queue] of this.#waiting) {
+      while (queue.length > 0 && !this.#busy(uid)) {
+        this.#waitingCount--;
+        this.#begin(queue.shift()!);
+      }
+      if (queue.length === 0) this.#waiting.delete(uid);
+    }
   }
 
   #failed(error: unknown): void {

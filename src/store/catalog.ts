@@ -41,7 +41,7 @@ interface RoleRow {
   readonly target_uid: string;
   readonly target_name: string;
   readonly engine: string;
-  readonly document: { readonly defaultTtlMs: number; readonly maxTtlMs: number; readonly config: object };
+  readonly document: Pick<RoleRecord, "defaultTtlMs" | "maxTtlMs" | "pool" | "quotas" | "config">;
   readonly generation: number;
   readonly updated_at: Date;
 }
@@ -62,7 +62,7 @@ export async function findRole(db: Db, path: string): Promise<RoleRecord | undef
 }
 
 function roleOf(row: RoleRow): RoleRecord {
-  const { defaultTtlMs, maxTtlMs, config } = row.document;
+  const { defaultTtlMs, maxTtlMs, pool, quotas, config } = row.document;
   return {
     uid: row.uid,
     path: row.path,
@@ -71,6 +71,8 @@ function roleOf(row: RoleRow): RoleRecord {
     engine: row.engine,
     defaultTtlMs,
     maxTtlMs,
+    pool,
+    quotas,
     config,
     generation: row.generation,
     updatedAt: row.updated_at.getTime(),

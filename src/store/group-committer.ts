@@ -103,12 +103,33 @@ export class GroupCommitter implements Committer {
   }
 
   #serialize(command: Command): string {
-    const { actor } = command;
+    const { kind, path, actor, request, args, record } = command;
     return JSON.stringify({
-      ...command,
-      actor: { ...actor, peer: actor.peer === "" ? undefined : this.#hooks.fingerprint(actor.peer) },
-      lease: command.lease === undefined ? undefined : this.#hooks.fingerprint(command.lease),
+      kind,
+      path,
+      actor: { principal: actor.principal, action: actor.action, traceId: actor.traceId },
+      request,
+      args,
+      record,
+      audit: this.#auditText(command),
+    });
+  }
+
+  /** The audit record but for its sequence, version and revision, which the database puts in front. Fields as in src/audit/record.ts. */
+  #auditText({ path, actor, lease, record }: Command): string | undefined {
+    if (record === false) return undefined;
+    return JSON.stringify({
       at: Date.now(),
+      request_id: actor.requestId,
+      trace_id: actor.traceId,
+      principal: actor.principal,
+      action: actor.action,
+      capability: actor.capability,
+      path,
+      outcome: "ok",
+      lease: lease === undefined ? undefined : this.#hooks.fingerprint(lease),
+      peer: actor.peer === "" ? undefined : this.#hooks.fingerprint(actor.peer),
+      cause: actor.cause,
     });
   }
 

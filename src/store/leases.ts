@@ -134,71 +134,6 @@ function cursorOf(lease: LeaseRecord): LeaseCursor {
   return { issuedAt: lease.issuedAt, id: lease.id };
 }
 
-const HOLD = `update lease set next_action_at = leasehold_now() + $2 * interval '1 ms'`;
-const CLAIM = {
-  name: "lease_claim",
-  text: `${HOLD} where id in (
-           select id from lease where id in (
-             select id from (
-               select id, next_action_at, row_number() over (partition by target_uid order by next_action_at) as place from (
-                 select id, target_uid, next_action_at from lease where next_action_at <= leasehold_now() and target_uid <> all ($3::uuid[]) order by next_action_at limit 1000
-               ) as due) as ranked
-             where place <= $4 order by next_action_at limit $1)
-           and next_action_at <= leasehold_now() for update skip locked)
-         returning ${COLUMNS}, leasehold_now() as now`,
-};
-const CLAIM_IDS = {
-  name: "lease_claim_ids",
-  text: `${HOLD} where id in (
-           select id from lease where id = any ($1::uuid[]) and next_action_at <= leasehold_now() and target_uid <> all ($3::uuid[]) for update skip locked)
-         returning ${COLUMNS}, leasehold_now() as now`,
-};
-
-/** A lease that is due by the database's clock, claimed: for `claimMs` no other worker sees it. */
-export interface DueLease {
-  readonly lease: LeaseRecord;
-  /** Database clock at the claim. */
-  readonly now: number;
-}
-
-/** Takes what is due, oldest first; of each target at most `perTarget`, of `busyTargets` none, so that a sick target's leases can't fill the hands of a worker (lesson 6). */
-export async function claimDueLeases(db: Db, limit: number, perTarget: number, busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
-  const rows = await db.query<Row & { now: Date }>(CLAIM, [limit, claimMs, busyTargets, perTarget]);
-  return rows.map((row) => ({ lease: recordOf(row), now: row.now.getTime() }));
-}
-
-/** Takes those of the named ones that are really due: whoever named them only had a hint. */
-export async function claimNamedLeases(db: Db, ids: readonly string[], busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
-  const rows = await db.query<Row & { now: Date }>(CLAIM_IDS, [ids, claimMs, busyTargets]);
-  return rows.map((row) => ({ lease: recordOf(row), now: row.now.getTime() }));
-}
-
-/** When a lease is due. Unix milliseconds, database clock. */
-export interface LeaseTime {
-  readonly id: string;
-  readonly at: number;
-}
-
-const UPCOMING = {
-  name: "lease_upcoming",
-  text: "select id, next_action_at as at from lease where next_action_at <= leasehold_now() + $1 * interval '1 ms' order by next_action_at limit $2",
-};
-const TIMES = { name: "lease_times", text: "select id, next_action_at as at from lease where id = any ($1::uuid[]) and next_action_at is not null" };
-
-/** What becomes due within `horizonMs`, soonest first. */
-export function upcomingLeases(db: Db, horizonMs: number, limit: number): Promise<LeaseTime[]> {
-  return times(db.query(UPCOMING, [horizonMs, limit]));
-}
-
-/** When these are due; those that wait for nothing any more are left out. */
-export function leaseTimes(db: Db, ids: readonly string[]): Promise<LeaseTime[]> {
-  return times(db.query(TIMES, [ids]));
-}
-
-async function times(rows: Promise<{ id: string; at: Date }[]>): Promise<LeaseTime[]> {
-  return (await rows).map((row) => ({ id: row.id, at: row.at.getTime() }));
-}
-
 const REVOCABLE = {
   name: "lease_revocable",
   text: `select id, path from lease where namespace_id = 1 and id > $1::uuid and ($2 = '' or path >= $2) and ($3 = '' or path < $3) and ($4 = '' or principal = $4)
@@ -242,12 +177,17 @@ export async function countUntriedLeases(db: Db, filter: RevokeFilter): Promise<
 
 const PRUNE = {
   name: "lease_prune",
-  text: `delete from lease where id in (select id from lease where state in ('REVOKED', 'ROLLED_BACK') and next_action_at is null and ended_at < leasehold_now() - interval '24 hours' limit $1)`,
+  text: `delete from lease where id in (select id from lease where not live and next_action_at is null and ended_at < leasehold_now() - interval '24 hours' order by ended_at limit $1) returning id`,
 };
 
-/** Removes leases that ended more than a day ago and whose target was probed for the last time. */
-export async function pruneLeases(db: Db, limit: number): Promise<void> {
-  await db.query(PRUNE, [limit]);
+/** Removes leases that ended more than a day ago and whose target was probed for the last time; `limit` of them a statement, for `budgetMs` at most. */
+export async function pruneLeases(db: Db, limit: number, budgetMs: number): Promise<void> {
+  const endAt = performance.now() + budgetMs;
+  while (performance.now() < endAt) {
+    // oxlint-disable-next-line no-await-in-loop -- short statements, so that nothing waits for one long one
+    const pruned = await db.query(PRUNE, [limit]);
+    if (pruned.length < limit) return;
+  }
 }
 
 const PRUNE_REQUESTS = {

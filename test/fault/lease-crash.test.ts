@@ -55,7 +55,7 @@ describe("leases when workers die or freeze", () => {
     const ended = await reaches(lease.id, "REVOKED");
     expect(ended.endCause).toBe("ISSUE_FAILED");
     expect(await target.has(lease.username)).toBe(false);
-    expect(await world.actions(lease.id)).toEqual(["lease.create", "lease.recover", "lease.end"]);
+    expect(await world.actions(lease.id)).toEqual(["lease.recover", "lease.end"]);
   });
 
   it("a crash before creating it is rolled back once no creation can come any more, not before", async () => {
@@ -66,7 +66,7 @@ describe("leases when workers die or freeze", () => {
     await world.advance(2000);
     await replica.clockwork.sweep();
     await reaches(lease.id, "ROLLED_BACK");
-    expect(await world.actions(lease.id)).toEqual(["lease.create", "lease.recover"]);
+    expect(await world.actions(lease.id)).toEqual(["lease.recover"]);
   });
 
   it("finding 8: a worker frozen before the creation wakes up under a row that was given up, and its target refuses", async () => {

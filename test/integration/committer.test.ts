@@ -96,7 +96,9 @@ describe("committer", () => {
     let killing = true;
     const killer = (async () => {
       while (killing)
-        await database.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'leasehold' and datname = current_database()");
+        await database.query(
+          "with pause as materialized (select pg_sleep(0.04 * random())) select pg_terminate_backend(pid) from pause, pg_stat_activity where application_name = 'leasehold' and datname = current_database()",
+        );
     })();
     const outcomes = await Promise.all(Array.from({ length: 60 }, (_, i) => writer.commit(put(`secrets/lost/n${i}`, 1, randomUUID()))));
     for (let i = 0; i < 20; i++) expect(await writer.commit(put(`secrets/lost/m${i}`, 1, randomUUID()))).toMatchObject({ ok: true });

@@ -40,7 +40,7 @@ describe("issue", () => {
     expect(lease.renewAt).toBeLessThanOrEqual(lease.issuedAt + (HOUR / 2) * (2 / 3));
     expect(lease.nextActionAt).toBe(lease.expireAt);
     expect(await world.events(lease.id)).toEqual([20]);
-    expect(await world.actions(lease.id)).toEqual(["lease.create", "CredentialService/IssueCredential"]);
+    expect(await world.actions(lease.id)).toEqual(["CredentialService/IssueCredential"]);
     const validUntil = await target.validUntil(lease.username);
     expect(Math.abs(validUntil - (lease.expireAt + 60_000))).toBeLessThan(15_000);
     expect(Object.values(lease.connection)).not.toContain(issued.password.revealText());

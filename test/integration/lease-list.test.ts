@@ -154,7 +154,7 @@ describe("many leases", () => {
       for (const lease of leases) {
         expect(await replica.lease(lease.id)).toMatchObject({ state: "REVOKED", endCause: "REVOKED" });
         expect(await target.has(lease.username)).toBe(false);
-        expect(await world.actions(lease.id)).toEqual(["lease.create", "CredentialService/IssueCredential", "lease.revoke", "lease.end"]);
+        expect(await world.actions(lease.id)).toEqual(["CredentialService/IssueCredential", "lease.revoke", "lease.end"]);
       }
       expect(await state(bystander)).toBe("ACTIVE");
       await operations.stop();

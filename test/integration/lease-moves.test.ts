@@ -26,7 +26,8 @@ interface Row {
 
 /** What may follow what; anything else is refused and changes nothing. */
 const MOVES: Readonly<Record<LeaseState, readonly LeaseState[]>> = {
-  PENDING: ["ACTIVE", "REVOKING", "ROLLED_BACK"],
+  PENDING: ["READY", "ACTIVE", "REVOKING", "ROLLED_BACK"],
+  READY: ["PENDING", "REVOKING"],
   ACTIVE: ["REVOKING"],
   REVOKING: ["REVOKED"],
   REVOKED: ["REVOKING"],

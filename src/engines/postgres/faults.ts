@@ -51,6 +51,7 @@ const BY_SQLSTATE: Readonly<Record<string, Fault>> = {
   LH010: ["TARGET_MISCONFIGURED", "not_bootstrapped"],
   LH011: ["TARGET_MISCONFIGURED", "malformed"],
   LH012: ["TARGET_MISCONFIGURED", "new_owner_not_allowed"],
+  LH013: ["TARGET_MISCONFIGURED", "login_missing"],
 };
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/;

@@ -2,6 +2,7 @@ import { sleep } from "../../base/clock.ts";
 import type { LoginRef, OpenOptions, OwnedObjects, RevokeResult } from "../engine.ts";
 import { misconfigured, problemOf } from "./faults.ts";
 import type { Sessions } from "./sessions.ts";
+import { serverOf } from "./server.ts";
 import { DISABLE, DROP, OWNED, SETTLE, TERMINATE } from "./statements.ts";
 
 /**
@@ -14,31 +15,65 @@ const RESCAN_MS = 50;
 const DRAIN_LIMIT_MS = 15_000;
 const MAX_NAMED_DATABASES = 10;
 
+/** Sessions that have not gone by then hold up the others of their batch, which is divided. */
+const BATCH_DRAIN_LIMIT_MS = 1000;
+
 /**
  * The safe order: NOLOGIN (committed) → end sessions until none comes → owned objects → DROP ROLE → end sessions again, for one that began
  * in between lives on without a name. Every step may be repeated. Absent is success only where `leasehold.check_server` passed.
+ *
+ * Many at a time, on one server: those that own nothing go together, the others one by one. Throws when one of them may have stopped all: then the halves are to be tried.
  */
-export async function revoke(sessions: Sessions, options: OpenOptions, login: LoginRef): Promise<RevokeResult> {
+export async function revokeAll(sessions: Sessions, options: OpenOptions, logins: readonly LoginRef[]): Promise<(RevokeResult | Error)[]> {
   const { instance } = options;
-  const server = login.systemIdentifier ?? null;
-  const [row] = await sessions.query<{ role_oid: string | null }>(DISABLE, [instance, [login.name], [login.oid ?? null], server]);
-  const found = row?.role_oid ?? undefined;
-  const oid = found ?? login.oid;
-  if (oid !== undefined) await endSessions(sessions, options, oid, 2);
-  if (found === undefined) return "absent";
+  const server = serverOf(logins.map((login) => ({ login })));
+  const names = logins.map((login) => login.name);
+  const disabled = await sessions.query<{ login: string; role_oid: string | null }>(DISABLE, [
+    instance,
+    names,
+    logins.map((login) => login.oid ?? null),
+    server,
+  ]);
+  const found = new Map(disabled.flatMap((row) => (row.role_oid === null ? [] : [[row.login, row.role_oid] as const])));
+  const limitMs = logins.length > 1 ? BATCH_DRAIN_LIMIT_MS : DRAIN_LIMIT_MS;
+  const oids = logins.map((login) => found.get(login.name) ?? login.oid).filter((oid) => oid !== undefined);
+  await endSessions(sessions, options, oids, 2, limitMs);
+  if (found.size === 0) return logins.map(() => "absent");
 
-  await settleOwned(sessions, instance, { ...login, oid: found });
-  const [drop] = await sessions.query<{ outcome: string }>(DROP, [instance, [login.name], [found], server]);
-  if (drop?.outcome === "owned") throw misconfigured("owned_objects");
-  await endSessions(sessions, options, found, 1);
-  return drop?.outcome === "dropped" ? "revoked" : "absent";
+  const outcomes = await drop(sessions, instance, found, server);
+  for (const login of logins.filter((one) => outcomes.get(one.name) === "owned")) {
+    // oxlint-disable-next-line no-await-in-loop -- each may lock much, and they are few
+    outcomes.set(login.name, await settleAndDrop(sessions, instance, { ...login, oid: found.get(login.name)! }, server));
+  }
+  await endSessions(sessions, options, [...found.values()], 1, limitMs);
+  return logins.map((login) => {
+    const outcome = outcomes.get(login.name);
+    if (outcome instanceof Error) return outcome;
+    if (outcome === "owned") return misconfigured("owned_objects");
+    return outcome === "dropped" ? "revoked" : "absent";
+  });
+}
+
+async function drop(sessions: Sessions, instance: string, found: ReadonlyMap<string, string>, server: string | null): Promise<Map<string, string | Error>> {
+  const rows = await sessions.query<{ login: string; outcome: string }>(DROP, [instance, [...found.keys()], [...found.values()], server]);
+  return new Map(rows.map((row) => [row.login, row.outcome]));
+}
+
+async function settleAndDrop(sessions: Sessions, instance: string, login: LoginRef & { readonly oid: string }, server: string | null): Promise<string | Error> {
+  try {
+    await settleOwned(sessions, instance, login);
+    return (await drop(sessions, instance, new Map([[login.name, login.oid]]), server)).get(login.name) ?? "absent";
+  } catch (error) {
+    return error as Error;
+  }
 }
 
 /** By oid alone: after the drop a session has no user name any more, but still its usesysid. Until so many scans in a row find none. */
-async function endSessions(sessions: Sessions, options: OpenOptions, oid: string, enough: 1 | 2): Promise<void> {
-  const scan = async (): Promise<number> => (await sessions.query<{ seen: number }>(TERMINATE, [options.instance, [oid]]))[0]?.seen ?? 0;
+async function endSessions(sessions: Sessions, options: OpenOptions, oids: readonly string[], enough: 1 | 2, limitMs: number): Promise<void> {
+  if (oids.length === 0) return;
+  const scan = async (): Promise<number> => (await sessions.query<{ seen: number }>(TERMINATE, [options.instance, oids]))[0]?.seen ?? 0;
   let emptyScans = 0;
-  for (let waitedMs = 0; waitedMs <= DRAIN_LIMIT_MS;) {
+  for (let waitedMs = 0; waitedMs <= limitMs;) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other is the point
     emptyScans = (await scan()) === 0 ? emptyScans + 1 : 0;
     if (emptyScans === enough) return;

@@ -9,7 +9,11 @@ export const IDENTIFY: Statement = {
 };
 export const CREATE: Statement = {
   name: "lh_create",
-  text: "SELECT login, role_oid::text, system_identifier FROM leasehold.create_logins($1, $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer, $7::bigint)",
+  text: "SELECT login, role_oid::text, system_identifier FROM leasehold.create_logins($1, $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer, $7::bigint, $8::boolean)",
+};
+export const ENABLE: Statement = {
+  name: "lh_enable",
+  text: "SELECT login FROM leasehold.enable_logins($1, $2::text[], $3::oid[], $4::bigint[], $5::bigint, $6)",
 };
 export const RENEW: Statement = {
   name: "lh_renew",
@@ -17,7 +21,7 @@ export const RENEW: Statement = {
 };
 export const DISABLE: Statement = {
   name: "lh_disable",
-  text: "SELECT role_oid::text FROM leasehold.disable_logins($1, $2::text[], $3::oid[], $4)",
+  text: "SELECT login, role_oid::text FROM leasehold.disable_logins($1, $2::text[], $3::oid[], $4)",
 };
 export const TERMINATE: Statement = {
   name: "lh_terminate",
@@ -33,7 +37,7 @@ export const SETTLE: Statement = {
 };
 export const DROP: Statement = {
   name: "lh_drop",
-  text: "SELECT outcome FROM leasehold.drop_logins($1, $2::text[], $3::oid[], $4)",
+  text: "SELECT login, outcome FROM leasehold.drop_logins($1, $2::text[], $3::oid[], $4)",
 };
 export const FIND: Statement = {
   name: "lh_find",

@@ -1,58 +1,68 @@
+import { isReason } from "../../base/errors.ts";
+import { Gather } from "../../base/gather.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
 import type { CreatedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import type { PostgresRoleConfig, PostgresTargetConfig } from "./config.ts";
+import { Creations } from "./create.ts";
 import { misconfigured } from "./faults.ts";
 import { preflight } from "./preflight.ts";
-import { revoke } from "./revoke.ts";
-import { scramVerifier } from "./scram.ts";
+import { revokeAll } from "./revoke.ts";
+import { serverOf } from "./server.ts";
 import { Sessions } from "./sessions.ts";
-import { CREATE, FIND, IDENTIFY, RENEW } from "./statements.ts";
+import { ENABLE, FIND, IDENTIFY, RENEW } from "./statements.ts";
+
+/** Most of a revocation is waiting, without a connection, for sessions that may still appear: so many batches at a time keep the server busy. */
+const REVOKE_LANES = 6;
+const REVOKE_MAX = 500;
+const ALTER_LANES = 2;
+const ALTER_MAX = 200;
+
+interface Alteration {
+  readonly login: LoginRef;
+  readonly validForMs: number;
+  /** Of the target's clock, Unix milliseconds; only for enabling. */
+  readonly deadlineAt: number;
+}
 
 /** One PostgreSQL server seen through the functions of its `leasehold` schema; the broker's login there can do nothing else. */
 export class PostgresTarget implements Target<PostgresRoleConfig> {
   readonly #sessions: Sessions;
   readonly #options: OpenOptions;
+  readonly #creations: Creations;
+  readonly #enabling: Gather<Alteration, true>;
+  readonly #renewing: Gather<Alteration, true>;
+  readonly #revoking: Gather<LoginRef, RevokeResult>;
 
   constructor(config: PostgresTargetConfig, password: Sensitive, options: OpenOptions) {
     if (!isInstance(options.instance)) throw new RangeError("malformed instance");
     this.#sessions = new Sessions(config, password, options);
     this.#options = options;
+    this.#creations = new Creations(this.#sessions, options.instance);
+    const divide = (error: unknown): boolean => isReason(error, "TARGET_MISCONFIGURED");
+    this.#enabling = new Gather({ run: (items) => this.#enable(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
+    this.#renewing = new Gather({ run: (items) => this.#renew(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
+    this.#revoking = new Gather({ run: (logins) => revokeAll(this.#sessions, options, logins), lanes: REVOKE_LANES, max: REVOKE_MAX, divide });
   }
 
   identify(): Promise<TargetIdentity> {
     return identify(this.#sessions, this.#options);
   }
 
-  async create(login: NewLogin<PostgresRoleConfig>): Promise<CreatedLogin> {
-    const { role } = login;
-    const verifier = await scramVerifier(login.password, role.scramIterations);
-    const [row] = await this.#sessions.query<{ role_oid: string; system_identifier: string }>(CREATE, [
-      this.#options.instance,
-      [login.name],
-      [verifier],
-      [Math.ceil(login.validForMs)],
-      role.memberOf,
-      role.connectionLimit ?? null,
-      Math.floor(login.deadlineAt),
-    ]);
-    if (row === undefined) throw misconfigured("not_bootstrapped");
-    const { host, port } = this.#sessions.config;
-    return {
-      oid: row.role_oid,
-      systemIdentifier: row.system_identifier,
-      connection: { host, port: String(port), database: role.database, username: login.name },
-    };
+  create(login: NewLogin<PostgresRoleConfig>): Promise<CreatedLogin> {
+    return this.#creations.create(login);
+  }
+
+  async enable(login: LoginRef, validForMs: number, deadlineAt: number): Promise<void> {
+    await this.#enabling.add({ login, validForMs, deadlineAt });
   }
 
   async renew(login: LoginRef, validForMs: number): Promise<void> {
-    const values = [this.#options.instance, [login.name], [login.oid ?? null], [Math.ceil(validForMs)], login.systemIdentifier ?? null];
-    const rows = await this.#sessions.query(RENEW, values);
-    if (rows.length === 0) throw misconfigured("login_missing");
+    await this.#renewing.add({ login, validForMs, deadlineAt: 0 });
   }
 
   revoke(login: LoginRef): Promise<RevokeResult> {
-    return revoke(this.#sessions, this.#options, login);
+    return this.#revoking.add(login);
   }
 
   async find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined> {
@@ -67,6 +77,25 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
   close(): Promise<void> {
     return this.#sessions.close();
   }
+
+  /** The earliest deadline holds for all: they were asked for within milliseconds. */
+  async #enable(items: readonly Alteration[]): Promise<(true | Error)[]> {
+    const deadlineAt = Math.min(...items.map((item) => item.deadlineAt));
+    const [names, oids, times] = columns(items);
+    await this.#sessions.query(ENABLE, [this.#options.instance, names, oids, times, Math.floor(deadlineAt), serverOf(items)]);
+    return items.map(() => true);
+  }
+
+  async #renew(items: readonly Alteration[]): Promise<(true | Error)[]> {
+    const [names, oids, times] = columns(items);
+    const rows = await this.#sessions.query<{ login: string }>(RENEW, [this.#options.instance, names, oids, times, serverOf(items)]);
+    const there = new Set(rows.map((row) => row.login));
+    return items.map((item) => (there.has(item.login.name) ? true : misconfigured("login_missing")));
+  }
+}
+
+function columns(items: readonly Alteration[]): readonly [string[], (string | null)[], number[]] {
+  return [items.map((item) => item.login.name), items.map((item) => item.login.oid ?? null), items.map((item) => Math.ceil(item.validForMs))];
 }
 
 interface IdentityRow {

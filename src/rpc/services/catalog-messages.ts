@@ -7,13 +7,14 @@ import {
   type Target,
   type TargetSchema,
   TlsMode,
+  type WarmPool,
 } from "../../gen/leasehold/v1/operator_service_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
 import { Sensitive } from "../../base/sensitive.ts";
 import type { RoleInput, TargetInput } from "../../catalog/write.ts";
 import { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "../../engines/registry.ts";
 import { isSegment, parsePath } from "../../model/path.ts";
-import type { RoleRecord, TargetRecord } from "../../model/target.ts";
+import type { PoolConfig, QuotaConfig, RoleRecord, TargetRecord } from "../../model/target.ts";
 import { durationMs, timestamp } from "../convert.ts";
 
 const HOUR = 3_600_000;
@@ -81,7 +82,22 @@ export function roleInput(role: Role): RoleInput {
     ...(value.connectionLimit === 0 ? {} : { connectionLimit: value.connectionLimit }),
     ownedObjects: reassign ? { kind: "reassign_to", role: value.reassignTo } : { kind: value.ownedObjects === Owned.DROP ? "drop" : "refuse" },
   };
-  return { path: role.path, target: role.target, engine: "postgres", defaultTtlMs, maxTtlMs, config };
+  return { path: role.path, target: role.target, engine: "postgres", defaultTtlMs, maxTtlMs, pool: poolInput(role.pool), quotas: quotasInput(role), config };
+}
+
+const DEFAULT_POOL_AGE_MS = HOUR;
+const DEFAULT_REFILL = 50;
+
+function poolInput(pool: WarmPool | undefined): PoolConfig | undefined {
+  if (pool === undefined) return undefined;
+  const maxAgeMs = durationMs(pool.maxAge, "role.pool.max_age") ?? DEFAULT_POOL_AGE_MS;
+  if (maxAgeMs < 60_000 || maxAgeMs > HARD_MAX_TTL_MS) throw invalid("role.pool.max_age", "must be from 1 min to 32 days");
+  return { size: pool.size, maxAgeMs, refillPerSecond: pool.refillPerSecond || DEFAULT_REFILL };
+}
+
+function quotasInput({ maxLeases, maxLeasesPerPrincipal }: Role): QuotaConfig | undefined {
+  if (maxLeases === 0 && maxLeasesPerPrincipal === 0) return undefined;
+  return { maxLeases: maxLeases || undefined, maxLeasesPerPrincipal: maxLeasesPerPrincipal || undefined };
 }
 
 export function roleMessage(record: RoleRecord): MessageInitShape<typeof RoleSchema> {
@@ -103,6 +119,11 @@ export function roleMessage(record: RoleRecord): MessageInitShape<typeof RoleSch
         reassignTo: owned.kind === "reassign_to" ? owned.role : "",
       },
     },
+    ...(record.pool === undefined
+      ? {}
+      : { pool: { size: record.pool.size, maxAge: durationFromMs(record.pool.maxAgeMs), refillPerSecond: record.pool.refillPerSecond } }),
+    maxLeases: record.quotas?.maxLeases ?? 0,
+    maxLeasesPerPrincipal: record.quotas?.maxLeasesPerPrincipal ?? 0,
     uid: record.uid,
     etag: String(record.generation),
     updateTime: timestamp(record.updatedAt),

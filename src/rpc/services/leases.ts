@@ -104,6 +104,7 @@ const STATES: Readonly<Partial<Record<State, LeaseState>>> = {
   [State.REVOKING]: "REVOKING",
   [State.REVOKED]: "REVOKED",
   [State.ROLLED_BACK]: "ROLLED_BACK",
+  [State.READY]: "READY",
 };
 
 function statesOf(states: readonly State[]): readonly LeaseState[] {

@@ -1,22 +1,59 @@
 -- The ledger by the batch: moves of many leases in one statement each, the warm pool, quotas; and one statement that numbers, logs and audits a whole group commit.
--- Measured (docs/benchmarks.md, ADR 11): a command cost 150 to 250 µs of PostgreSQL when each was applied by itself.
+-- (docs/benchmarks.md, ADR 11.)
 
 alter table lease
   add column role_uid uuid,
   add column role_generation bigint,
-  -- Made ahead for the warm pool: PENDING → READY (there, unable to log in) → PENDING (taken) → ACTIVE.
+  -- Made ahead for the warm pool: PENDING → READY (there, unable to log in) → PENDING (taken, no longer pooled) → ACTIVE.
   add column pooled boolean not null default false,
   drop constraint lease_state_check,
   add constraint lease_state_check check (state in ('PENDING', 'READY', 'ACTIVE', 'REVOKING', 'REVOKED', 'ROLLED_BACK')),
   drop constraint lease_end_cause_check,
   add constraint lease_end_cause_check check (end_cause in ('EXPIRED', 'REVOKED', 'UNDELIVERED', 'ISSUE_FAILED', 'POOL', 'FORGOTTEN', 'MISSING')),
-  drop constraint lease_namespace_id_principal_request_id_key;
-create unique index lease_request on lease (namespace_id, principal, request_id) where request_id is not null;
-create index lease_ready on lease (path, next_action_at) where state = 'READY' or pooled and state = 'PENDING';
--- Quotas count here: see leases_create.
-create index lease_live_by_role on lease (path, principal) where state in ('PENDING', 'ACTIVE', 'REVOKING');
+  drop constraint lease_namespace_id_principal_request_id_key,
+  -- What indexes ask for, and nothing else does: a move that leaves these as they are touches no index (HOT). With `state` and `next_action_at` in indexes a move cost 50 µs, most of it theirs.
+  add column live boolean not null generated always as (state in ('PENDING', 'READY', 'ACTIVE', 'REVOKING')) stored,
+  add column shelf boolean not null generated always as (pooled and state in ('PENDING', 'READY')) stored;
+alter table lease set (fillfactor = 75);
+drop index lease_due;
 drop index lease_live_by_target;
-create index lease_live_by_target on lease (target_uid, id) where state in ('PENDING', 'READY', 'ACTIVE', 'REVOKING');
+create unique index lease_request on lease (namespace_id, principal, request_id) where request_id is not null;
+create index lease_shelf on lease (path, issued_at) where shelf;
+-- Quotas count here: see leases_create.
+create index lease_live_by_role on lease (path, principal) where live and not shelf;
+create index lease_live_by_target on lease (target_uid, id) where live;
+-- What is pruned.
+create index lease_ended on lease (ended_at) where not live;
+
+-- When each lease is due: the schedule's truth. `lease.next_action_at` is what the last move planned; a claim moves only this. Null: nothing is due any more.
+create table lease_due (
+  lease_id uuid primary key,
+  target_uid uuid not null,
+  at timestamptz
+) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05);
+create index lease_due_at on lease_due (at) include (target_uid) where at is not null;
+insert into lease_due select id, target_uid, next_action_at from lease;
+
+create function lease_scheduled() returns trigger language plpgsql as $$
+begin
+  case tg_op
+    when 'INSERT' then insert into lease_due (lease_id, target_uid, at) select id, target_uid, next_action_at from moved;
+    when 'UPDATE' then update lease_due d set at = m.next_action_at from moved m where d.lease_id = m.id;
+    when 'DELETE' then delete from lease_due d using moved m where d.lease_id = m.id;
+  end case;
+  return null;
+end $$;
+create trigger lease_inserted after insert on lease referencing new table as moved for each statement execute function lease_scheduled();
+create trigger lease_updated after update on lease referencing new table as moved for each statement execute function lease_scheduled();
+create trigger lease_deleted after delete on lease referencing old table as moved for each statement execute function lease_scheduled();
+
+-- Stable, as what they call is: called immutable they were not inlined, at 15 µs a call.
+create or replace function refuse(reason text, metadata jsonb default '{}') returns jsonb language sql stable
+as $$ select jsonb_build_object('ok', false, 'reason', reason, 'metadata', metadata) $$;
+create or replace function done(result jsonb, event jsonb default null, version bigint default null) returns jsonb language sql stable
+as $$ select jsonb_build_object('ok', true, 'result', result, 'event', event, 'version', version) $$;
+create or replace function iso(t timestamptz) returns text language sql stable
+as $$ select to_char(t at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') $$;
 
 -- Kinds of later migrations: `handler` is a function (c jsonb, t timestamptz) returns jsonb, which answers done() or refuse().
 create table change_kind (
@@ -44,11 +81,11 @@ begin
     select a.i, case
         when l.id is not null then case when l.request_hash = a.request_hash then refuse('REPLAY', jsonb_build_object('lease', l.id)) else refuse('CONFLICT') end
         when r.uid is null then refuse('STALE')
-        when a.max_live is not null and (select count(*) from lease x where x.path = a.path and x.state in ('PENDING', 'ACTIVE', 'REVOKING') and not (x.pooled and x.principal = ''))
+        when a.max_live is not null and (select count(*) from lease x where x.path = a.path and x.live and not x.shelf)
             + row_number() over (partition by a.path order by a.i) > a.max_live
           then refuse('LEASE_QUOTA', jsonb_build_object('quota', 'max_leases', 'limit', a.max_live::text))
         when a.max_live_per_principal is not null
-            and (select count(*) from lease x where x.path = a.path and x.principal = a.principal and x.state in ('PENDING', 'ACTIVE', 'REVOKING'))
+            and (select count(*) from lease x where x.path = a.path and x.principal = a.principal and x.live and not x.shelf)
               + row_number() over (partition by a.path, a.principal order by a.i) > a.max_live_per_principal
           then refuse('LEASE_QUOTA', jsonb_build_object('quota', 'max_leases_per_principal', 'limit', a.max_live_per_principal::text))
       end as refusal
@@ -58,10 +95,10 @@ begin
   wanting as materialized (
     select a.*, row_number() over (partition by a.path order by a.i) as place from asked a join judged j using (i) where j.refusal is null and a.pool),
   ready as materialized (
-    select w.path, found.id, row_number() over (partition by w.path order by found.next_action_at) as place
+    select w.path, found.id, row_number() over (partition by w.path order by found.issued_at) as place
       from (select path, role_uid, role_generation, count(*) as n from wanting group by 1, 2, 3) w,
-        lateral (select l.id, l.next_action_at from lease l where l.state = 'READY' and l.path = w.path and l.role_uid = w.role_uid and l.role_generation = w.role_generation
-            and l.next_action_at > t order by l.next_action_at limit w.n for update) found),
+        lateral (select l.id, l.issued_at from lease l where l.shelf and l.state = 'READY' and l.path = w.path and l.role_uid = w.role_uid and l.role_generation = w.role_generation
+            and l.expire_at > t order by l.issued_at limit w.n for update) found),
   taken as (
     update lease l set state = 'PENDING', generation = l.generation + 1, principal = w.principal, request_id = w.request_id, request_hash = w.request_hash, pooled = false,
         default_ttl_ms = w.default_ttl_ms, issued_at = t, expire_at = t + w.ttl_ms * interval '1 ms', renew_at = t + w.renew_ms * interval '1 ms',
@@ -93,7 +130,7 @@ begin
   judged as materialized (
     select a.*, case
         when r.uid is null then refuse('STALE')
-        when (select count(*) from lease x where x.path = a.path and (x.state = 'READY' or x.pooled and x.state = 'PENDING') and x.role_generation = a.role_generation)
+        when (select count(*) from lease x where x.path = a.path and x.shelf and x.role_generation = a.role_generation)
           + row_number() over (partition by a.path order by a.i) > a.pool_size then refuse('CONFLICT')
       end as refusal
       from asked a left join role r on r.namespace_id = 1 and r.path = a.path and r.uid = a.role_uid and r.generation = a.role_generation),
@@ -138,7 +175,7 @@ begin
 end $$;
 
 -- What revocation needs to know of a lease's login.
-create function login_of(l lease) returns jsonb language sql immutable as $$
+create function login_of(l lease) returns jsonb language sql stable as $$
   select jsonb_build_object('state', l.state, 'generation', l.generation, 'target_uid', l.target_uid, 'username', l.username, 'oid', l.login_oid,
     'system_identifier', l.system_identifier, 'owned_objects', l.owned_objects)
 $$;
@@ -201,6 +238,7 @@ begin
   judged as materialized (
     select f.*, case
         when f.state in ('REVOKING', 'REVOKED', 'ROLLED_BACK') then 'ended'
+        when f.cause = 'EXPIRED' and (f.state <> 'ACTIVE' or f.expire_at > t) then 'stale'
         when f.cause = 'UNDELIVERED' and (f.state <> 'ACTIVE' or f.delivered) then 'stale'
         when (f.cause = 'POOL') <> (f.state = 'READY') then 'stale'
         else 'move'
@@ -337,6 +375,12 @@ begin
   end case;
 end $$;
 
+-- The text of one audit record: what the process wrote of it (src/store/group-committer.ts), and what only the database knows. (The whole text built here cost 10 µs a record.)
+drop function audit_text(bigint, jsonb, text, bigint, bigint);
+create function audit_text(seq bigint, version text, revision bigint, rest text) returns text language sql stable as $$
+  select '{"seq":' || seq || coalesce(',"version":' || version, '') || coalesce(',"revision":' || revision, '') || ',' || substr(rest, 2)
+$$;
+
 -- As before (0003), with two things more in a command: `record` false writes no audit record, for the first half of an act whose second half is recorded.
 -- Commands of one batch are all unanswered, hence concurrent: those that are applied one by one go first, in their order, then each kind of those applied by the batch.
 -- p_commit counts the process's calls: a call that is done already fails as a duplicate, and its answer is in commit_result. p_batch, p_seq, p_head: the tail of its chain, which grows only by batches with records.
@@ -399,7 +443,7 @@ begin
       select 1, c->'actor'->>'principal', c->'actor'->>'action', (c->'request'->>'id')::uuid, c->'request'->>'hash',
           json_build_object('ok', true, 'revision', revision, 'result', r->'result'), t from numbered where did and c->'request'->>'id' is not null),
   texts as materialized (
-    select seq, audit_text(seq, c, 'ok', (r->>'version')::bigint, case when evented then revision end) as record from numbered n where n.recorded),
+    select seq, audit_text(seq, r->>'version', case when evented then revision end, c->>'audit') as record from numbered n where n.recorded),
   chained as (select count(*) as n, sha256(p_head || convert_to('[' || coalesce(string_agg(record, ',' order by seq), '') || ']', 'UTF8')) as head from texts),
   batched as (insert into audit_batch (chain, batch, last_seq, head) select p_chain, p_batch, p_seq + n, head from chained where n > 0),
   written as (insert into audit_record (chain, seq, record) select p_chain, seq, record::json from texts)

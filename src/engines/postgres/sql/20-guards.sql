@@ -1,11 +1,11 @@
 -- What every function below asks first. None of these is granted to the broker, except version() and problem_groups().
 -- Own SQLSTATEs (src/engines/postgres/faults.ts): LH001 deadline passed, LH002 group not allowed, LH003 group too powerful,
 -- LH004 another server, LH005 name taken, LH006 role not ours, LH007 role renamed, LH008 still enabled, LH009 still owns objects,
--- LH010 not a broker of this instance, LH011 malformed argument, LH012 new owner not allowed.
+-- LH010 not a broker of this instance, LH011 malformed argument, LH012 new owner not allowed, LH013 login gone.
 
 CREATE OR REPLACE FUNCTION leasehold.version() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS 'SELECT 1';
+AS 'SELECT 2';
 
 CREATE OR REPLACE FUNCTION leasehold.check_caller(p_instance text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -1,10 +1,13 @@
--- Creates logins, all or none. The deadline is read from this server's own clock before and after the work, so that a caller that was
+-- Version 2 has p_login.
+DROP FUNCTION IF EXISTS leasehold.create_logins(text, text[], text[], bigint[], text[], integer, bigint);
+
+-- Creates logins, all or none, or with p_login false (for a warm pool) as roles that can't log in yet. The deadline is read from this server's own clock before and after the work, so that a caller that was
 -- frozen can't make a login under a lease that was given up meanwhile. VALID UNTIL counts from this server's now().
 --
 -- The verifier is a secret. An error inside EXECUTE carries the statement's text as context to the caller and to the server's log, a
 -- cancelled one too; so every error is caught here and raised anew without it.
 CREATE OR REPLACE FUNCTION leasehold.create_logins(
-  p_instance text, p_names text[], p_verifiers text[], p_valid_for_ms bigint[], p_groups text[], p_connection_limit integer, p_deadline_ms bigint
+  p_instance text, p_names text[], p_verifiers text[], p_valid_for_ms bigint[], p_groups text[], p_connection_limit integer, p_deadline_ms bigint, p_login boolean
 ) RETURNS TABLE (login text, role_oid oid, system_identifier text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
 AS $$
@@ -35,8 +38,8 @@ BEGIN
     PERFORM leasehold.check_verifier(p_verifiers[i]);
     BEGIN
       EXECUTE format(
-        'CREATE ROLE %I LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L%s',
-        p_names[i], coalesce(p_connection_limit, -1), p_verifiers[i], leasehold.valid_until(p_valid_for_ms[i]), ' IN ROLE ' || v_groups);
+        'CREATE ROLE %I %s INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L%s',
+        p_names[i], CASE WHEN p_login THEN 'LOGIN' ELSE 'NOLOGIN' END, coalesce(p_connection_limit, -1), p_verifiers[i], leasehold.valid_until(p_valid_for_ms[i]), ' IN ROLE ' || v_groups);
     EXCEPTION
       WHEN duplicate_object OR unique_violation THEN
         RAISE EXCEPTION USING ERRCODE = 'LH005', MESSAGE = 'the name is taken';

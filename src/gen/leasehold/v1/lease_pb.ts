@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/lease.proto.
  */
 export const file_leasehold_v1_lease: GenFile = /*@__PURE__*/
-  fileDesc("ChhsZWFzZWhvbGQvdjEvbGVhc2UucHJvdG8SDGxlYXNlaG9sZC52MSLaBgoFTGVhc2USDAoEcGF0aBgBIAEoCRIRCglyb2xlX3BhdGgYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEigKBXN0YXRlGAQgASgOMhkubGVhc2Vob2xkLnYxLkxlYXNlLlN0YXRlEi4KCmlzc3VlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZW5ld190aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9tYXhfZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgllbmRfY2F1c2UYCiABKA4yHC5sZWFzZWhvbGQudjEuTGVhc2UuRW5kQ2F1c2USMgoKcmV2b2NhdGlvbhgLIAEoCzIeLmxlYXNlaG9sZC52MS5MZWFzZS5SZXZvY2F0aW9uEhAKCHVzZXJuYW1lGAwgASgJGncKClJldm9jYXRpb24SEAoIYXR0ZW1wdHMYASABKAUSDwoHcHJvYmxlbRgCIAEoCRI1ChFuZXh0X2F0dGVtcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHc3RhbGxlZBgEIAEoCCKBAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9QRU5ESU5HEAESEAoMU1RBVEVfQUNUSVZFEAISEgoOU1RBVEVfUkVWT0tJTkcQAxIRCg1TVEFURV9SRVZPS0VEEAQSFQoRU1RBVEVfUk9MTEVEX0JBQ0sQBSKKAQoIRW5kQ2F1c2USGQoVRU5EX0NBVVNFX1VOU1BFQ0lGSUVEEAASFQoRRU5EX0NBVVNFX0VYUElSRUQQARIVChFFTkRfQ0FVU0VfUkVWT0tFRBACEhkKFUVORF9DQVVTRV9VTkRFTElWRVJFRBADEhoKFkVORF9DQVVTRV9JU1NVRV9GQUlMRUQQBGIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChhsZWFzZWhvbGQvdjEvbGVhc2UucHJvdG8SDGxlYXNlaG9sZC52MSKvBwoFTGVhc2USDAoEcGF0aBgBIAEoCRIRCglyb2xlX3BhdGgYAiABKAkSEQoJcHJpbmNpcGFsGAMgASgJEigKBXN0YXRlGAQgASgOMhkubGVhc2Vob2xkLnYxLkxlYXNlLlN0YXRlEi4KCmlzc3VlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpyZW5ld190aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIzCg9tYXhfZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgllbmRfY2F1c2UYCiABKA4yHC5sZWFzZWhvbGQudjEuTGVhc2UuRW5kQ2F1c2USMgoKcmV2b2NhdGlvbhgLIAEoCzIeLmxlYXNlaG9sZC52MS5MZWFzZS5SZXZvY2F0aW9uEhAKCHVzZXJuYW1lGAwgASgJGncKClJldm9jYXRpb24SEAoIYXR0ZW1wdHMYASABKAUSDwoHcHJvYmxlbRgCIAEoCRI1ChFuZXh0X2F0dGVtcHRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDwoHc3RhbGxlZBgEIAEoCCKSAQoFU3RhdGUSFQoRU1RBVEVfVU5TUEVDSUZJRUQQABIRCg1TVEFURV9QRU5ESU5HEAESEAoMU1RBVEVfQUNUSVZFEAISEgoOU1RBVEVfUkVWT0tJTkcQAxIRCg1TVEFURV9SRVZPS0VEEAQSFQoRU1RBVEVfUk9MTEVEX0JBQ0sQBRIPCgtTVEFURV9SRUFEWRAGIs4BCghFbmRDYXVzZRIZChVFTkRfQ0FVU0VfVU5TUEVDSUZJRUQQABIVChFFTkRfQ0FVU0VfRVhQSVJFRBABEhUKEUVORF9DQVVTRV9SRVZPS0VEEAISGQoVRU5EX0NBVVNFX1VOREVMSVZFUkVEEAMSGgoWRU5EX0NBVVNFX0lTU1VFX0ZBSUxFRBAEEhcKE0VORF9DQVVTRV9GT1JHT1RURU4QBRISCg5FTkRfQ0FVU0VfUE9PTBAGEhUKEUVORF9DQVVTRV9NSVNTSU5HEAdiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * A credential on lease: who holds it, since when, until when. Never the credential itself.
@@ -201,6 +201,13 @@ export const Lease_State = {
    * @generated from enum value: STATE_ROLLED_BACK = 5;
    */
   ROLLED_BACK: 5,
+
+  /**
+   * Made ahead for a warm pool, nobody's yet: the login exists and can't log in.
+   *
+   * @generated from enum value: STATE_READY = 6;
+   */
+  READY: 6,
 } as const;
 
 /**
@@ -256,6 +263,27 @@ export const Lease_EndCause = {
    * @generated from enum value: END_CAUSE_ISSUE_FAILED = 4;
    */
   ISSUE_FAILED: 4,
+
+  /**
+   * An operator said that its target is gone or out of reach for good: whether the login still exists is not known.
+   *
+   * @generated from enum value: END_CAUSE_FORGOTTEN = 5;
+   */
+  FORGOTTEN: 5,
+
+  /**
+   * Of a warm pool, never issued: too old, or its role was changed.
+   *
+   * @generated from enum value: END_CAUSE_POOL = 6;
+   */
+  POOL: 6,
+
+  /**
+   * A scan of the target did not find its login.
+   *
+   * @generated from enum value: END_CAUSE_MISSING = 7;
+   */
+  MISSING: 7,
 } as const;
 
 /**

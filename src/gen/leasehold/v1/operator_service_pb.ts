@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItYBCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKCHBhc3N3b3JkGAMgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlQgOAAQESCwoDdWlkGAQgASgJEgwKBGV0YWcYBSABKAkSLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSLNAQoOUG9zdGdyZXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCghkYXRhYmFzZRgDIAEoCUIJukgGcgQQARg/EhsKCHVzZXJuYW1lGAQgASgJQgm6SAZyBBABGD8SMQoIdGxzX21vZGUYBSABKA4yFS5sZWFzZWhvbGQudjEuVGxzTW9kZUIIukgFggECEAESGQoGY2FfcGVtGAYgASgJQgm6SAZyBCiAgAQikgIKBFJvbGUSDAoEcGF0aBgBIAEoCRIaCgZ0YXJnZXQYAiABKAlCCrpIB3IFEAEYgAESLgoLZGVmYXVsdF90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHbWF4X3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCghwb3N0Z3JlcxgFIAEoCzIaLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGVIABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJRChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIigKFERlbGV0ZVRhcmdldFJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIk8KEVRlc3RUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoJcm9sZV9wYXRoGAIgASgJQgi6SAVyAyiABEoECA8QEFIJbmFtZXNwYWNlIosBChJUZXN0VGFyZ2V0UmVzcG9uc2USCgoCb2sYASABKAgSNgoGY2hlY2tzGAIgAygLMiYubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZS5DaGVjaxoxCgVDaGVjaxIMCgRuYW1lGAEgASgJEgoKAm9rGAIgASgIEg4KBmRldGFpbBgDIAEoCSKQAQoOUHV0Um9sZVJlcXVlc3QSKAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlQga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJFCg9QdXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhAKCHJldmlzaW9uGAIgASgDIi8KDkdldFJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSIzCg9HZXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlInoKEExpc3RSb2xlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJPChFMaXN0Um9sZXNSZXNwb25zZRIhCgVyb2xlcxgBIAMoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChFEZWxldGVSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSImChJEZWxldGVSb2xlUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiMwoUUm90YXRlS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCI5ChVSb3RhdGVLZXlyaW5nUmVzcG9uc2USDgoGa2V5X2lkGAEgASgFEhAKCHJldmlzaW9uGAIgASgDIjMKFFJld3JhcEtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiQwoVUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iEQoPTGlzdEtleXNSZXF1ZXN0ItEBChBMaXN0S2V5c1Jlc3BvbnNlEjAKBGtleXMYASADKAsyIi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZS5LZXkaigEKA0tleRIOCgZrZXlfaWQYASABKAUSDgoGYWN0aXZlGAIgASgIEhAKCHByb3ZpZGVyGAMgASgJEhIKCmttc19rZXlfaWQYBCABKAkSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHVzZXMYBiABKAMiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiwAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSDQoFZXBvY2gYBCABKAkSEAoIcmV2aXNpb24YBSABKAMSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVkaXMYByABKAkSEAoId2FybmluZ3MYCCADKAkqUwoHVGxzTW9kZRIYChRUTFNfTU9ERV9VTlNQRUNJRklFRBAAEhgKFFRMU19NT0RFX1ZFUklGWV9GVUxMEAESFAoQVExTX01PREVfRElTQUJMRRACMs8ICg9PcGVyYXRvclNlcnZpY2USTAoJUHV0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVzcG9uc2USUQoJR2V0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVzcG9uc2UiA5ACARJXCgtMaXN0VGFyZ2V0cxIgLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1JlcXVlc3QaIS5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXNwb25zZSIDkAIBElUKDERlbGV0ZVRhcmdldBIhLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlc3BvbnNlEk8KClRlc3RUYXJnZXQSHy5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlEkYKB1B1dFJvbGUSHC5sZWFzZWhvbGQudjEuUHV0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuUHV0Um9sZVJlc3BvbnNlEksKB0dldFJvbGUSHC5sZWFzZWhvbGQudjEuR2V0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuR2V0Um9sZVJlc3BvbnNlIgOQAgESUQoJTGlzdFJvbGVzEh4ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1JlcXVlc3QaHy5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVzcG9uc2UiA5ACARJPCgpEZWxldGVSb2xlEh8ubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXNwb25zZRJYCg1Sb3RhdGVLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXNwb25zZRJYCg1SZXdyYXBLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXNwb25zZRJOCghMaXN0S2V5cxIdLmxlYXNlaG9sZC52MS5MaXN0S2V5c1JlcXVlc3QaHi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZSIDkAIBEl0KDUdldFNlcnZlckluZm8SIi5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItYBCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKCHBhc3N3b3JkGAMgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlQgOAAQESCwoDdWlkGAQgASgJEgwKBGV0YWcYBSABKAkSLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSLNAQoOUG9zdGdyZXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCghkYXRhYmFzZRgDIAEoCUIJukgGcgQQARg/EhsKCHVzZXJuYW1lGAQgASgJQgm6SAZyBBABGD8SMQoIdGxzX21vZGUYBSABKA4yFS5sZWFzZWhvbGQudjEuVGxzTW9kZUIIukgFggECEAESGQoGY2FfcGVtGAYgASgJQgm6SAZyBCiAgAQiigMKBFJvbGUSDAoEcGF0aBgBIAEoCRIaCgZ0YXJnZXQYAiABKAlCCrpIB3IFEAEYgAESLgoLZGVmYXVsdF90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHbWF4X3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCghwb3N0Z3JlcxgFIAEoCzIaLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGVIABIkCgRwb29sGBQgASgLMhYubGVhc2Vob2xkLnYxLldhcm1Qb29sEiAKCm1heF9sZWFzZXMYFSABKAVCDLpICRoHGICt4gQoABIuChhtYXhfbGVhc2VzX3Blcl9wcmluY2lwYWwYFiABKAVCDLpICRoHGICt4gQoABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIncKCFdhcm1Qb29sEhgKBHNpemUYASABKAVCCrpIBxoFGJBOKAESKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlChFyZWZpbGxfcGVyX3NlY29uZBgDIAEoBUIKukgHGgUY9AMoACL8AgoMUG9zdGdyZXNSb2xlEhsKCGRhdGFiYXNlGAEgASgJQgm6SAZyBBABGD8SHQoJbWVtYmVyX29mGAIgAygJQgq6SAeSAQQIARAQEiUKEHNjcmFtX2l0ZXJhdGlvbnMYAyABKAVCC7pICBoGGKCNBigAEiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAASSAoNb3duZWRfb2JqZWN0cxgFIAEoDjInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGUuT3duZWRPYmplY3RzQgi6SAWCAQIQARIcCgtyZWFzc2lnbl90bxgGIAEoCUIHukgEcgIYPyJ7CgxPd25lZE9iamVjdHMSHQoZT1dORURfT0JKRUNUU19VTlNQRUNJRklFRBAAEhgKFE9XTkVEX09CSkVDVFNfUkVGVVNFEAESFgoST1dORURfT0JKRUNUU19EUk9QEAISGgoWT1dORURfT0JKRUNUU19SRUFTU0lHThADIpYBChBQdXRUYXJnZXRSZXF1ZXN0EiwKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXRCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKEVB1dFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSEAoIcmV2aXNpb24YAiABKAMiMQoQR2V0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiOQoRR2V0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldCJiChJMaXN0VGFyZ2V0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiVQoTTGlzdFRhcmdldHNSZXNwb25zZRIlCgd0YXJnZXRzGAEgAygLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUQoTRGVsZXRlVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSIoChREZWxldGVUYXJnZXRSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyJPChFUZXN0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCXJvbGVfcGF0aBgCIAEoCUIIukgFcgMogARKBAgPEBBSCW5hbWVzcGFjZSKLAQoSVGVzdFRhcmdldFJlc3BvbnNlEgoKAm9rGAEgASgIEjYKBmNoZWNrcxgCIAMoCzImLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVzcG9uc2UuQ2hlY2saMQoFQ2hlY2sSDAoEbmFtZRgBIAEoCRIKCgJvaxgCIAEoCBIOCgZkZXRhaWwYAyABKAkikAEKDlB1dFJvbGVSZXF1ZXN0EigKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZUIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiRQoPUHV0Um9sZVJlc3BvbnNlEiAKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZRIQCghyZXZpc2lvbhgCIAEoAyIvCg5HZXRSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiMwoPR2V0Um9sZVJlc3BvbnNlEiAKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZSJ6ChBMaXN0Um9sZXNSZXF1ZXN0EhgKBnByZWZpeBgBIAEoCUIIukgFcgMogQQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiTwoRTGlzdFJvbGVzUmVzcG9uc2USIQoFcm9sZXMYASADKAsyEi5sZWFzZWhvbGQudjEuUm9sZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoRRGVsZXRlUm9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiJgoSRGVsZXRlUm9sZVJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIjMKFFJvdGF0ZUtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiOQoVUm90YXRlS2V5cmluZ1Jlc3BvbnNlEg4KBmtleV9pZBgBIAEoBRIQCghyZXZpc2lvbhgCIAEoAyIzChRSZXdyYXBLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIkMKFVJld3JhcEtleXJpbmdSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uIhEKD0xpc3RLZXlzUmVxdWVzdCLRAQoQTGlzdEtleXNSZXNwb25zZRIwCgRrZXlzGAEgAygLMiIubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UuS2V5GooBCgNLZXkSDgoGa2V5X2lkGAEgASgFEg4KBmFjdGl2ZRgCIAEoCBIQCghwcm92aWRlchgDIAEoCRISCgprbXNfa2V5X2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR1c2VzGAYgASgDIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IsABChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEg0KBWVwb2NoGAQgASgJEhAKCHJldmlzaW9uGAUgASgDEi4KCnN0YXJ0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXJlZGlzGAcgASgJEhAKCHdhcm5pbmdzGAggAygJKlMKB1Rsc01vZGUSGAoUVExTX01PREVfVU5TUEVDSUZJRUQQABIYChRUTFNfTU9ERV9WRVJJRllfRlVMTBABEhQKEFRMU19NT0RFX0RJU0FCTEUQAjLPCAoPT3BlcmF0b3JTZXJ2aWNlEkwKCVB1dFRhcmdldBIeLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlc3BvbnNlElEKCUdldFRhcmdldBIeLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlc3BvbnNlIgOQAgESVwoLTGlzdFRhcmdldHMSIC5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXF1ZXN0GiEubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVzcG9uc2UiA5ACARJVCgxEZWxldGVUYXJnZXQSIS5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVxdWVzdBoiLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXNwb25zZRJPCgpUZXN0VGFyZ2V0Eh8ubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZRJGCgdQdXRSb2xlEhwubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXNwb25zZRJLCgdHZXRSb2xlEhwubGVhc2Vob2xkLnYxLkdldFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLkdldFJvbGVSZXNwb25zZSIDkAIBElEKCUxpc3RSb2xlcxIeLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1Jlc3BvbnNlIgOQAgESTwoKRGVsZXRlUm9sZRIfLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVxdWVzdBogLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVzcG9uc2USWAoNUm90YXRlS2V5cmluZxIiLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVzcG9uc2USWAoNUmV3cmFwS2V5cmluZxIiLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVzcG9uc2USTgoITGlzdEtleXMSHS5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXF1ZXN0Gh4ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UiA5ACARJdCg1HZXRTZXJ2ZXJJbmZvEiIubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -189,6 +189,27 @@ export type Role = Message<"leasehold.v1.Role"> & {
   } | { case: undefined; value?: undefined };
 
   /**
+   * Logins made ahead; left out: none. For engines that can (docs/engines.md).
+   *
+   * @generated from field: leasehold.v1.WarmPool pool = 20;
+   */
+  pool?: WarmPool | undefined;
+
+  /**
+   * Live leases of this role at most, of all principals; 0: no limit. One more is refused with LEASE_QUOTA.
+   *
+   * @generated from field: int32 max_leases = 21;
+   */
+  maxLeases: number;
+
+  /**
+   * Live leases of this role at most, of one principal; 0: no limit.
+   *
+   * @generated from field: int32 max_leases_per_principal = 22;
+   */
+  maxLeasesPerPrincipal: number;
+
+  /**
    * Stable id. Output only.
    *
    * @generated from field: string uid = 6;
@@ -216,6 +237,41 @@ export type Role = Message<"leasehold.v1.Role"> & {
  */
 export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_operator_service, 2);
+
+/**
+ * Logins made ahead that can't log in: an issue takes one and enables it, which takes the cost of making it off the caller. An empty pool is no error: then it is made.
+ *
+ * @generated from message leasehold.v1.WarmPool
+ */
+export type WarmPool = Message<"leasehold.v1.WarmPool"> & {
+  /**
+   * Kept ready.
+   *
+   * @generated from field: int32 size = 1;
+   */
+  size: number;
+
+  /**
+   * Unused ones are replaced at this age; 1 min to 32 days; left out: 1 h.
+   *
+   * @generated from field: google.protobuf.Duration max_age = 2;
+   */
+  maxAge?: Duration | undefined;
+
+  /**
+   * Made a second at most, by each replica; 0: 50.
+   *
+   * @generated from field: int32 refill_per_second = 3;
+   */
+  refillPerSecond: number;
+};
+
+/**
+ * Describes the message leasehold.v1.WarmPool.
+ * Use `create(WarmPoolSchema)` to create a new message.
+ */
+export const WarmPoolSchema: GenMessage<WarmPool> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 3);
 
 /**
  * What a leased PostgreSQL login can do.
@@ -271,7 +327,7 @@ export type PostgresRole = Message<"leasehold.v1.PostgresRole"> & {
  * Use `create(PostgresRoleSchema)` to create a new message.
  */
 export const PostgresRoleSchema: GenMessage<PostgresRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 3);
+  messageDesc(file_leasehold_v1_operator_service, 4);
 
 /**
  * What happens to objects a leased login made and left.
@@ -319,7 +375,7 @@ export type PostgresRole_OwnedObjects = (typeof PostgresRole_OwnedObjects)[keyof
  * Describes the enum leasehold.v1.PostgresRole.OwnedObjects.
  */
 export const PostgresRole_OwnedObjectsSchema: GenEnum<PostgresRole_OwnedObjects> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 3, 0);
+  enumDesc(file_leasehold_v1_operator_service, 4, 0);
 
 /**
  * Request of PutTarget.
@@ -361,7 +417,7 @@ export type PutTargetRequest = Message<"leasehold.v1.PutTargetRequest"> & {
  * Use `create(PutTargetRequestSchema)` to create a new message.
  */
 export const PutTargetRequestSchema: GenMessage<PutTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 4);
+  messageDesc(file_leasehold_v1_operator_service, 5);
 
 /**
  * Response of PutTarget.
@@ -389,7 +445,7 @@ export type PutTargetResponse = Message<"leasehold.v1.PutTargetResponse"> & {
  * Use `create(PutTargetResponseSchema)` to create a new message.
  */
 export const PutTargetResponseSchema: GenMessage<PutTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 5);
+  messageDesc(file_leasehold_v1_operator_service, 6);
 
 /**
  * Request of GetTarget.
@@ -410,7 +466,7 @@ export type GetTargetRequest = Message<"leasehold.v1.GetTargetRequest"> & {
  * Use `create(GetTargetRequestSchema)` to create a new message.
  */
 export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 6);
+  messageDesc(file_leasehold_v1_operator_service, 7);
 
 /**
  * Response of GetTarget.
@@ -431,7 +487,7 @@ export type GetTargetResponse = Message<"leasehold.v1.GetTargetResponse"> & {
  * Use `create(GetTargetResponseSchema)` to create a new message.
  */
 export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7);
+  messageDesc(file_leasehold_v1_operator_service, 8);
 
 /**
  * Request of ListTargets.
@@ -459,7 +515,7 @@ export type ListTargetsRequest = Message<"leasehold.v1.ListTargetsRequest"> & {
  * Use `create(ListTargetsRequestSchema)` to create a new message.
  */
 export const ListTargetsRequestSchema: GenMessage<ListTargetsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8);
+  messageDesc(file_leasehold_v1_operator_service, 9);
 
 /**
  * Response of ListTargets.
@@ -487,7 +543,7 @@ export type ListTargetsResponse = Message<"leasehold.v1.ListTargetsResponse"> & 
  * Use `create(ListTargetsResponseSchema)` to create a new message.
  */
 export const ListTargetsResponseSchema: GenMessage<ListTargetsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 9);
+  messageDesc(file_leasehold_v1_operator_service, 10);
 
 /**
  * Request of DeleteTarget.
@@ -515,7 +571,7 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
  * Use `create(DeleteTargetRequestSchema)` to create a new message.
  */
 export const DeleteTargetRequestSchema: GenMessage<DeleteTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 10);
+  messageDesc(file_leasehold_v1_operator_service, 11);
 
 /**
  * Response of DeleteTarget.
@@ -536,7 +592,7 @@ export type DeleteTargetResponse = Message<"leasehold.v1.DeleteTargetResponse"> 
  * Use `create(DeleteTargetResponseSchema)` to create a new message.
  */
 export const DeleteTargetResponseSchema: GenMessage<DeleteTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 11);
+  messageDesc(file_leasehold_v1_operator_service, 12);
 
 /**
  * Request of TestTarget.
@@ -564,7 +620,7 @@ export type TestTargetRequest = Message<"leasehold.v1.TestTargetRequest"> & {
  * Use `create(TestTargetRequestSchema)` to create a new message.
  */
 export const TestTargetRequestSchema: GenMessage<TestTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 12);
+  messageDesc(file_leasehold_v1_operator_service, 13);
 
 /**
  * Response of TestTarget.
@@ -592,7 +648,7 @@ export type TestTargetResponse = Message<"leasehold.v1.TestTargetResponse"> & {
  * Use `create(TestTargetResponseSchema)` to create a new message.
  */
 export const TestTargetResponseSchema: GenMessage<TestTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13);
+  messageDesc(file_leasehold_v1_operator_service, 14);
 
 /**
  * One thing that was tried.
@@ -627,7 +683,7 @@ export type TestTargetResponse_Check = Message<"leasehold.v1.TestTargetResponse.
  * Use `create(TestTargetResponse_CheckSchema)` to create a new message.
  */
 export const TestTargetResponse_CheckSchema: GenMessage<TestTargetResponse_Check> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13, 0);
+  messageDesc(file_leasehold_v1_operator_service, 14, 0);
 
 /**
  * Request of PutRole.
@@ -669,7 +725,7 @@ export type PutRoleRequest = Message<"leasehold.v1.PutRoleRequest"> & {
  * Use `create(PutRoleRequestSchema)` to create a new message.
  */
 export const PutRoleRequestSchema: GenMessage<PutRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14);
+  messageDesc(file_leasehold_v1_operator_service, 15);
 
 /**
  * Response of PutRole.
@@ -697,7 +753,7 @@ export type PutRoleResponse = Message<"leasehold.v1.PutRoleResponse"> & {
  * Use `create(PutRoleResponseSchema)` to create a new message.
  */
 export const PutRoleResponseSchema: GenMessage<PutRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 15);
+  messageDesc(file_leasehold_v1_operator_service, 16);
 
 /**
  * Request of GetRole.
@@ -718,7 +774,7 @@ export type GetRoleRequest = Message<"leasehold.v1.GetRoleRequest"> & {
  * Use `create(GetRoleRequestSchema)` to create a new message.
  */
 export const GetRoleRequestSchema: GenMessage<GetRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 16);
+  messageDesc(file_leasehold_v1_operator_service, 17);
 
 /**
  * Response of GetRole.
@@ -739,7 +795,7 @@ export type GetRoleResponse = Message<"leasehold.v1.GetRoleResponse"> & {
  * Use `create(GetRoleResponseSchema)` to create a new message.
  */
 export const GetRoleResponseSchema: GenMessage<GetRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 17);
+  messageDesc(file_leasehold_v1_operator_service, 18);
 
 /**
  * Request of ListRoles.
@@ -774,7 +830,7 @@ export type ListRolesRequest = Message<"leasehold.v1.ListRolesRequest"> & {
  * Use `create(ListRolesRequestSchema)` to create a new message.
  */
 export const ListRolesRequestSchema: GenMessage<ListRolesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18);
+  messageDesc(file_leasehold_v1_operator_service, 19);
 
 /**
  * Response of ListRoles.
@@ -802,7 +858,7 @@ export type ListRolesResponse = Message<"leasehold.v1.ListRolesResponse"> & {
  * Use `create(ListRolesResponseSchema)` to create a new message.
  */
 export const ListRolesResponseSchema: GenMessage<ListRolesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19);
+  messageDesc(file_leasehold_v1_operator_service, 20);
 
 /**
  * Request of DeleteRole.
@@ -830,7 +886,7 @@ export type DeleteRoleRequest = Message<"leasehold.v1.DeleteRoleRequest"> & {
  * Use `create(DeleteRoleRequestSchema)` to create a new message.
  */
 export const DeleteRoleRequestSchema: GenMessage<DeleteRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 20);
+  messageDesc(file_leasehold_v1_operator_service, 21);
 
 /**
  * Response of DeleteRole.
@@ -851,7 +907,7 @@ export type DeleteRoleResponse = Message<"leasehold.v1.DeleteRoleResponse"> & {
  * Use `create(DeleteRoleResponseSchema)` to create a new message.
  */
 export const DeleteRoleResponseSchema: GenMessage<DeleteRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 21);
+  messageDesc(file_leasehold_v1_operator_service, 22);
 
 /**
  * Request of RotateKeyring.
@@ -872,7 +928,7 @@ export type RotateKeyringRequest = Message<"leasehold.v1.RotateKeyringRequest"> 
  * Use `create(RotateKeyringRequestSchema)` to create a new message.
  */
 export const RotateKeyringRequestSchema: GenMessage<RotateKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 22);
+  messageDesc(file_leasehold_v1_operator_service, 23);
 
 /**
  * Response of RotateKeyring.
@@ -900,7 +956,7 @@ export type RotateKeyringResponse = Message<"leasehold.v1.RotateKeyringResponse"
  * Use `create(RotateKeyringResponseSchema)` to create a new message.
  */
 export const RotateKeyringResponseSchema: GenMessage<RotateKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 23);
+  messageDesc(file_leasehold_v1_operator_service, 24);
 
 /**
  * Request of RewrapKeyring.
@@ -921,7 +977,7 @@ export type RewrapKeyringRequest = Message<"leasehold.v1.RewrapKeyringRequest"> 
  * Use `create(RewrapKeyringRequestSchema)` to create a new message.
  */
 export const RewrapKeyringRequestSchema: GenMessage<RewrapKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 24);
+  messageDesc(file_leasehold_v1_operator_service, 25);
 
 /**
  * Response of RewrapKeyring.
@@ -942,7 +998,7 @@ export type RewrapKeyringResponse = Message<"leasehold.v1.RewrapKeyringResponse"
  * Use `create(RewrapKeyringResponseSchema)` to create a new message.
  */
 export const RewrapKeyringResponseSchema: GenMessage<RewrapKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 25);
+  messageDesc(file_leasehold_v1_operator_service, 26);
 
 /**
  * Request of ListKeys.
@@ -957,7 +1013,7 @@ export type ListKeysRequest = Message<"leasehold.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 26);
+  messageDesc(file_leasehold_v1_operator_service, 27);
 
 /**
  * Response of ListKeys.
@@ -978,7 +1034,7 @@ export type ListKeysResponse = Message<"leasehold.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27);
+  messageDesc(file_leasehold_v1_operator_service, 28);
 
 /**
  * One seed.
@@ -1034,7 +1090,7 @@ export type ListKeysResponse_Key = Message<"leasehold.v1.ListKeysResponse.Key"> 
  * Use `create(ListKeysResponse_KeySchema)` to create a new message.
  */
 export const ListKeysResponse_KeySchema: GenMessage<ListKeysResponse_Key> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27, 0);
+  messageDesc(file_leasehold_v1_operator_service, 28, 0);
 
 /**
  * Request of GetServerInfo.
@@ -1049,7 +1105,7 @@ export type GetServerInfoRequest = Message<"leasehold.v1.GetServerInfoRequest"> 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28);
+  messageDesc(file_leasehold_v1_operator_service, 29);
 
 /**
  * Response of GetServerInfo.
@@ -1119,7 +1175,7 @@ export type GetServerInfoResponse = Message<"leasehold.v1.GetServerInfoResponse"
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 29);
+  messageDesc(file_leasehold_v1_operator_service, 30);
 
 /**
  * How a connection to a target is protected.

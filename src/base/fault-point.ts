@@ -1,0 +1,35 @@
+/**
+ * Named points at which a test stops, freezes or ends this process: the crash points of every protocol that touches a target. Nothing in production: without LEASEHOLD_FAULT_POINTS=1 in the environment
+ * `setFaultHandler` refuses, and a point is one comparison.
+ */
+export const FAULT_POINTS = [
+  // A credential: the row is PENDING · the login is there · the row is ACTIVE, nobody has the answer.
+  "issue.committed",
+  "issue.created",
+  "issue.activated",
+  // A renewal: `renewing_to` is written · VALID UNTIL was moved.
+  "renew.committed",
+  "renew.altered",
+  // An end: REVOKING is written · the login is gone · the row is REVOKED.
+  "revoke.committed",
+  "revoke.removed",
+  "revoke.finished",
+  // The pool: PENDING without a name on it · the login is there · READY.
+  "pool.committed",
+  "pool.created",
+  "pool.shelved",
+] as const;
+export type FaultPoint = (typeof FAULT_POINTS)[number];
+
+let handler: ((point: FaultPoint) => Promise<void>) | undefined;
+
+/** @param next called at every point, which goes on when it resolves; undefined: none. Throws outside of tests. */
+export function setFaultHandler(next: ((point: FaultPoint) => Promise<void>) | undefined): void {
+  if (process.env["LEASEHOLD_FAULT_POINTS"] !== "1") throw new Error("fault points are off");
+  handler = next;
+}
+
+/** This process has reached a point. */
+export function reached(point: FaultPoint): Promise<void> | void {
+  return handler?.(point);
+}
