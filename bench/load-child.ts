@@ -2,15 +2,17 @@ import { readFileSync } from "node:fs";
 import { Client, credentials } from "@grpc/grpc-js";
 
 /*
- * The load: a number of calls in flight over four connections, ready bytes out, bytes in. Asked `{ address, method, requests, seconds, inFlight }` it calls for that
- * long and answers `{ calls, p50, p99 }` (milliseconds); any failed call ends it. Arguments: CA, certificate, key.
+ * The load: a number of calls in flight over four connections, ready bytes out, bytes in. Asked `{ address, method, requests, seconds or calls, inFlight }` it calls for that
+ * long, or that often, and answers `{ calls, p50, p99, ms }` (milliseconds); any failed call ends it. Arguments: CA, certificate, key.
  */
 interface Question {
   readonly address: string;
   readonly method: string;
   /** Base64; taken in turn. */
   readonly requests: readonly string[];
-  readonly seconds: number;
+  /** One of the two. */
+  readonly seconds?: number;
+  readonly calls?: number;
   readonly inFlight: number;
   readonly stop?: boolean;
 }
@@ -30,12 +32,13 @@ function clientsOf(address: string): Client[] {
   return found;
 }
 
-function run(question: Question): Promise<{ calls: number; p50: number; p99: number }> {
-  const { address, method, seconds, inFlight } = question;
+function run(question: Question): Promise<{ calls: number; p50: number; p99: number; ms: number }> {
+  const { address, method, seconds = Number.POSITIVE_INFINITY, calls = Number.POSITIVE_INFINITY, inFlight } = question;
   const targets = clientsOf(address);
   const requests = question.requests.map((text) => Buffer.from(text, "base64"));
   const times: number[] = [];
-  const until = performance.now() + seconds * 1000;
+  const beganAt = performance.now();
+  const until = beganAt + seconds * 1000;
   const same = (bytes: Buffer): Buffer => bytes;
   let next = 0;
   let open = 0;
@@ -48,14 +51,14 @@ function run(question: Question): Promise<{ calls: number; p50: number; p99: num
         if (error !== null) return reject(error);
         const now = performance.now();
         times.push(now - startedAt);
-        if (now < until) one(client);
+        if (now < until && next < calls) one(client);
         else if (open === 0) {
           times.sort((a, b) => a - b);
-          resolve({ calls: times.length, p50: times[times.length >> 1]!, p99: times[Math.floor(times.length * 0.99)]! });
+          resolve({ calls: times.length, p50: times[times.length >> 1]!, p99: times[Math.floor(times.length * 0.99)]!, ms: now - beganAt });
         }
       });
     };
-    for (let i = 0; i < inFlight; i++) one(targets[i % CONNECTIONS]!);
+    for (let i = 0; i < Math.min(inFlight, calls); i++) one(targets[i % CONNECTIONS]!);
   });
 }
 

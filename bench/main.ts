@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
 import { callBenches } from "./calls.ts";
 import { build } from "./compiled.ts";
+import { leaseBenches } from "./leases/benches.ts";
 import { policyBenches } from "./policy.ts";
 import type { Bench, Result } from "./result.ts";
 import { startBenches } from "./start.ts";
@@ -11,7 +12,8 @@ const { values: options } = parseArgs({ options: { json: { type: "boolean" }, on
 
 build();
 const calls = callBenches({ profile: options.profile });
-const benches: readonly Bench[] = [...calls.benches, ...policyBenches, ...startBenches];
+const leases = leaseBenches();
+const benches: readonly Bench[] = [...calls.benches, ...policyBenches, ...startBenches, ...leases.benches];
 const chosen = options.only === undefined ? benches : options.only.split(",").map(benchOf);
 
 try {
@@ -21,6 +23,7 @@ try {
   }
 } finally {
   await calls.close();
+  await leases.close();
 }
 
 function benchOf(name: string): Bench {

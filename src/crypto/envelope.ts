@@ -1,5 +1,6 @@
-import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, type KeyObject } from "node:crypto";
 import { LeaseholdError } from "../base/errors.ts";
+import { randomPooled } from "../base/random.ts";
 import type { Keyring } from "./keyring.ts";
 
 /**
@@ -40,7 +41,7 @@ export interface Prepared {
 /** Throws SEALED while the keyring is not open. */
 export function seal(keyring: Keyring, binding: Binding, plaintext: Uint8Array): Uint8Array {
   const { id, seed } = keyring.active();
-  return sealWith(id, seed, binding, plaintext, randomBytes(SALT_BYTES), randomBytes(IV_BYTES));
+  return sealWith(id, seed, binding, plaintext, randomPooled(SALT_BYTES), randomPooled(IV_BYTES));
 }
 
 /** For `seal` and the test vectors alone: salt and iv must be random and never used twice. */

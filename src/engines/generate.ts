@@ -1,4 +1,4 @@
-import { randomBytes } from "node:crypto";
+import { randomPooled } from "../base/random.ts";
 import { Sensitive } from "../base/sensitive.ts";
 
 const PASSWORD = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -20,7 +20,7 @@ function randomCharacters(count: number, alphabet: string): Uint8Array {
   const out = new Uint8Array(count);
   let filled = 0;
   while (filled < count) {
-    const bytes = randomBytes(count);
+    const bytes = randomPooled(count);
     for (const byte of bytes) {
       if (byte < limit && filled < count) out[filled++] = alphabet.charCodeAt(byte % alphabet.length);
     }

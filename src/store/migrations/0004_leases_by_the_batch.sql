@@ -11,6 +11,9 @@ alter table lease
   drop constraint lease_end_cause_check,
   add constraint lease_end_cause_check check (end_cause in ('EXPIRED', 'REVOKED', 'UNDELIVERED', 'ISSUE_FAILED', 'POOL', 'FORGOTTEN', 'MISSING')),
   drop constraint lease_namespace_id_principal_request_id_key,
+  -- Every insert would look both up: a role names its target, and target_delete refuses, under the same lock, while there are leases.
+  drop constraint lease_namespace_id_fkey,
+  drop constraint lease_target_uid_fkey,
   -- What indexes ask for, and nothing else does: a move that leaves these as they are touches no index (HOT). With `state` and `next_action_at` in indexes a move cost 50 µs, most of it theirs.
   add column live boolean not null generated always as (state in ('PENDING', 'READY', 'ACTIVE', 'REVOKING')) stored,
   add column shelf boolean not null generated always as (pooled and state in ('PENDING', 'READY')) stored;
@@ -90,8 +93,9 @@ begin
           then refuse('LEASE_QUOTA', jsonb_build_object('quota', 'max_leases_per_principal', 'limit', a.max_live_per_principal::text))
       end as refusal
       from asked a
-        left join lease l on a.request_id is not null and l.namespace_id = 1 and l.principal = a.principal and l.request_id = a.request_id
-        left join role r on r.namespace_id = 1 and r.path = a.path and r.uid = a.role_uid and r.generation = a.role_generation),
+        -- (lateral with a limit: looked up one by one; a join's plan, made when the table was empty, read it whole)
+        left join lateral (select x.id, x.request_hash from lease x where x.request_id is not null and x.namespace_id = 1 and x.principal = a.principal and x.request_id = a.request_id limit 1) l on true
+        left join lateral (select x.uid from role x where x.namespace_id = 1 and x.path = a.path and x.uid = a.role_uid and x.generation = a.role_generation limit 1) r on true),
   wanting as materialized (
     select a.*, row_number() over (partition by a.path order by a.i) as place from asked a join judged j using (i) where j.refusal is null and a.pool),
   ready as materialized (
@@ -133,7 +137,7 @@ begin
         when (select count(*) from lease x where x.path = a.path and x.shelf and x.role_generation = a.role_generation)
           + row_number() over (partition by a.path order by a.i) > a.pool_size then refuse('CONFLICT')
       end as refusal
-      from asked a left join role r on r.namespace_id = 1 and r.path = a.path and r.uid = a.role_uid and r.generation = a.role_generation),
+      from asked a left join lateral (select x.uid from role x where x.namespace_id = 1 and x.path = a.path and x.uid = a.role_uid and x.generation = a.role_generation limit 1) r on true),
   made as (
     insert into lease (id, namespace_id, path, target_uid, principal, state, username, system_identifier, owned_objects, sealed, key_id, default_ttl_ms,
         issued_at, expire_at, renew_at, max_expire_at, deadline_at, next_action_at, role_uid, role_generation, pooled)

@@ -98,22 +98,27 @@ BEGIN
 END
 $$;
 
--- Index scans only: the planner would hash pg_authid and pg_auth_members whole, which makes a creation dearer with every live lease.
+-- The role, what it is a member of, and so on upwards. Step by step over arrays: as one recursive query it was planned at every call (0.6 ms), or kept with a plan that read every role there is
+-- (3.4 ms at 4,000 logins).
 CREATE OR REPLACE FUNCTION leasehold.too_powerful(p_role oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
-  WITH RECURSIVE reach(role) AS (
-    SELECT p_role
-    UNION
-    SELECT m.roleid FROM pg_auth_members m JOIN reach r ON m.member = r.role
-  )
-  SELECT EXISTS (
-    SELECT FROM reach JOIN pg_roles a ON a.oid = reach.role
-    WHERE a.rolsuper OR a.rolcreaterole OR a.rolreplication OR a.rolbypassrls
-       OR a.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files', 'pg_create_subscription',
-                        'pg_signal_backend', 'pg_signal_autovacuum_worker')
-       OR a.rolname LIKE 'lh\_%' OR a.rolname LIKE 'leasehold\_%'
-  )
+DECLARE
+  v_reach oid[] := ARRAY[p_role];
+  v_next oid[] := v_reach;
+BEGIN
+  WHILE cardinality(v_next) > 0 LOOP
+    v_next := ARRAY(SELECT DISTINCT m.roleid FROM pg_auth_members m WHERE m.member = ANY (v_next) AND m.roleid <> ALL (v_reach));
+    v_reach := v_reach || v_next;
+  END LOOP;
+  RETURN EXISTS (
+    SELECT FROM pg_authid a WHERE a.oid = ANY (v_reach)
+      AND (a.rolsuper OR a.rolcreaterole OR a.rolreplication OR a.rolbypassrls
+           OR a.rolname IN ('pg_execute_server_program', 'pg_read_server_files', 'pg_write_server_files', 'pg_create_subscription',
+                            'pg_signal_backend', 'pg_signal_autovacuum_worker')
+           OR a.rolname LIKE 'lh\_%' OR a.rolname LIKE 'leasehold\_%')
+  );
+END
 $$;
 
 -- The groups of p_groups that can't be given, and why. For preflight.

@@ -16,6 +16,7 @@ DECLARE
   v_deadline timestamptz := to_timestamp(p_deadline_ms / 1000.0);
   v_system text := (SELECT c.system_identifier::text FROM pg_control_system() c);
   v_groups text := (SELECT string_agg(quote_ident(g), ', ') FROM unnest(p_groups) g);
+  v_until text[];
   v_group text;
   v_problem text;
 BEGIN
@@ -33,22 +34,23 @@ BEGIN
     END IF;
   END LOOP;
 
-  FOR i IN 1 .. cardinality(p_names) LOOP
-    PERFORM leasehold.check_name(p_instance, p_names[i]);
-    PERFORM leasehold.check_verifier(p_verifiers[i]);
-    BEGIN
+  PERFORM leasehold.check_name(p_instance, n) FROM unnest(p_names) n;
+  PERFORM leasehold.check_verifier(v) FROM unnest(p_verifiers) v;
+  v_until := ARRAY(SELECT leasehold.valid_until(ms)::text FROM unnest(p_valid_for_ms) WITH ORDINALITY u (ms, i) ORDER BY i);
+  BEGIN
+    FOR i IN 1 .. cardinality(p_names) LOOP
       EXECUTE format(
         'CREATE ROLE %I %s INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT %s PASSWORD %L VALID UNTIL %L%s',
-        p_names[i], CASE WHEN p_login THEN 'LOGIN' ELSE 'NOLOGIN' END, coalesce(p_connection_limit, -1), p_verifiers[i], leasehold.valid_until(p_valid_for_ms[i]), ' IN ROLE ' || v_groups);
-    EXCEPTION
-      WHEN duplicate_object OR unique_violation THEN
-        RAISE EXCEPTION USING ERRCODE = 'LH005', MESSAGE = 'the name is taken';
-      WHEN query_canceled THEN
-        RAISE EXCEPTION USING ERRCODE = 'query_canceled', MESSAGE = 'cancelled while creating a login';
-      WHEN OTHERS THEN
-        RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = 'creating a login failed';
-    END;
-  END LOOP;
+        p_names[i], CASE WHEN p_login THEN 'LOGIN' ELSE 'NOLOGIN' END, coalesce(p_connection_limit, -1), p_verifiers[i], v_until[i], ' IN ROLE ' || v_groups);
+    END LOOP;
+  EXCEPTION
+    WHEN duplicate_object OR unique_violation THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH005', MESSAGE = 'the name is taken';
+    WHEN query_canceled THEN
+      RAISE EXCEPTION USING ERRCODE = 'query_canceled', MESSAGE = 'cancelled while creating a login';
+    WHEN OTHERS THEN
+      RAISE EXCEPTION USING ERRCODE = SQLSTATE, MESSAGE = 'creating a login failed';
+  END;
 
   PERFORM leasehold.check_deadline(v_deadline);
   RETURN QUERY SELECT a.rolname::text, a.oid, v_system FROM pg_authid a WHERE a.rolname = ANY (p_names::name[]);

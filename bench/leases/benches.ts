@@ -1,0 +1,15 @@
+import type { Bench } from "../result.ts";
+import { issueBenches } from "./issue.ts";
+import { type LeaseWorld, makeLeaseWorld } from "./world.ts";
+
+/** The benches of leases. They share one world, made by the first that runs; `close` ends it. */
+export function leaseBenches(): { readonly benches: readonly Bench[]; close(): Promise<void> } {
+  let made: Promise<LeaseWorld> | undefined;
+  const world = (): Promise<LeaseWorld> => (made ??= makeLeaseWorld());
+  return {
+    benches: [...issueBenches(world)],
+    async close() {
+      await (await made)?.stop();
+    },
+  };
+}
