@@ -156,6 +156,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     redis?.disconnect();
   });
   const operations = new Operations(db, committer, log);
+  let admission: Pipeline["admission"] | undefined;
   const ledger = createLedger({
     db,
     clock,
@@ -167,6 +168,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     instance: state.instance,
     settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
     sweepMs: config.leases.sweepMs,
+    serving: () => (admission?.calls ?? 0) > 0,
     log,
     metrics,
   });
@@ -211,6 +213,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       auditReads: config.audit.reads,
     },
   );
+  admission = pipeline.admission;
   const writer = new CatalogWriter(catalog, targets, keyring, committer);
   const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
     [...new Set(policies.current.setOf(principal).variants.map((variant) => variant.policy))].sort();

@@ -1,4 +1,5 @@
 import type { Bench } from "../result.ts";
+import { endBenches } from "./end.ts";
 import { issueBenches } from "./issue.ts";
 import { type LeaseWorld, makeLeaseWorld } from "./world.ts";
 
@@ -7,7 +8,7 @@ export function leaseBenches(): { readonly benches: readonly Bench[]; close(): P
   let made: Promise<LeaseWorld> | undefined;
   const world = (): Promise<LeaseWorld> => (made ??= makeLeaseWorld());
   return {
-    benches: [...issueBenches(world)],
+    benches: [...issueBenches(world), ...endBenches(world)],
     async close() {
       await (await made)?.stop();
     },

@@ -76,7 +76,7 @@ async function pooled(world: LeaseWorld): Promise<Result> {
 async function filled(world: LeaseWorld): Promise<void> {
   for (;;) {
     const { rows } = await world.sql.query<{ n: number }>("select count(*)::int as n from lease where state = 'READY'");
-    if (rows[0]!.n >= 500) return;
+    if (rows[0]!.n >= 450) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

@@ -37,7 +37,7 @@ export class LeaseActor {
   async act(lease: DueLease): Promise<void> {
     const { revoker, due } = this.#deps;
     try {
-      await this.#byState(lease);
+      if (await this.#byState(lease)) return due.ended(lease.id);
     } catch (error) {
       // Without the store nothing can be written, and nothing need be: the claim ends by itself.
       if (isReason(error, "STORE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DRAINING"))
@@ -47,19 +47,24 @@ export class LeaseActor {
     await due.changed(lease.id).catch(() => {});
   }
 
-  async #byState(lease: DueLease): Promise<void> {
+  /** Answers true when the lease has ended. */
+  async #byState(lease: DueLease): Promise<boolean> {
     switch (lease.state) {
       case "ACTIVE":
-        return this.#active(lease);
+        await this.#active(lease);
+        return false;
       case "PENDING":
-        return this.#pending(lease);
+        await this.#pending(lease);
+        return false;
       case "READY":
-        return this.#deps.revoker.end(lease, "POOL", actorOf(lease, "lease.revoke", "unused for too long"));
+        await this.#deps.revoker.end(lease, "POOL", actorOf(lease, "lease.revoke", "unused for too long"));
+        return false;
       case "REVOKING":
         return this.#takeAway(lease, lease.expired ? actorOf(lease, "lease.expire", "expired") : actorOf(lease, "lease.revoke", "retry"));
       case "REVOKED":
       case "ROLLED_BACK":
-        return this.#probe(lease);
+        await this.#probe(lease);
+        return false;
     }
   }
 
@@ -103,8 +108,8 @@ export class LeaseActor {
     if (reopened?.state === "REVOKING") await this.#takeAway(reopened, actor);
   }
 
-  async #takeAway(lease: Ending, actor: Actor): Promise<void> {
-    await this.#deps.revoker.takeAway(lease, actor, "use");
+  async #takeAway(lease: Ending, actor: Actor): Promise<boolean> {
+    return (await this.#deps.revoker.takeAway(lease, actor, "use")) !== undefined;
   }
 
   /** Answers false when somebody else moved the lease first. */

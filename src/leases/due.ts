@@ -4,4 +4,6 @@ export interface Due {
   scheduled(id: string, at: number): void;
   /** The row's time changed: look it up. */
   changed(id: string): Promise<void>;
+  /** Nothing is due for now (but a last look, far ahead): the hint may go. */
+  ended(id: string): void;
 }

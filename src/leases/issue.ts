@@ -19,7 +19,6 @@ import { leaseBinding } from "./binding.ts";
 import type { Due } from "./due.ts";
 import { reached } from "../base/fault-point.ts";
 import { loginOf } from "./login.ts";
-import type { WarmPool } from "./pool.ts";
 import type { TargetReach } from "./reach.ts";
 import type { LeaseSettings } from "./settings.ts";
 import type { TargetClocks } from "./target-clock.ts";
@@ -42,7 +41,6 @@ export interface IssueDeps {
   readonly keyring: Keyring;
   readonly committer: Committer;
   readonly due: Due;
-  readonly pool: Pick<WarmPool, "taken">;
   readonly instance: string;
   readonly settings: LeaseSettings;
   readonly log: Log;
@@ -242,9 +240,8 @@ export class LeaseIssuer {
 
   /** A login of the pool. If it can't be enabled, the row stays PENDING, and the schedule takes the login away. */
   async #enable(target: Target<unknown>, draft: Draft, taken: Taken, begun: Extract<Outcome, { ok: true }>): Promise<Made> {
-    const { keyring, settings, due, pool } = this.#deps;
+    const { keyring, settings, due } = this.#deps;
     draft.password.wipe();
-    pool.taken();
     const login = { oid: taken.oid, systemIdentifier: taken.system_identifier, connection: taken.connection };
     const ref = { username: taken.username, oid: taken.oid, systemIdentifier: taken.system_identifier, ownedObjects: taken.owned_objects };
     try {

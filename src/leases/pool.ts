@@ -36,8 +36,8 @@ export interface PoolDeps {
 }
 
 const LOOK_MS = 1000;
-/** After an issue; several of them are answered by one look. */
-const SOON_MS = 100;
+/** Filled up once it has fallen below this share: by the hundred, and seldom, so that filling is cheap and mostly out of the way of those who issue. */
+const LOW_SHARE = 0.75;
 /** Taken away at one look, when a role was changed or deleted. */
 const DRAIN_AT_ONCE = 500;
 /** After a failure a role is left alone for so long. */
@@ -51,7 +51,6 @@ export class WarmPool {
   readonly #deps: PoolDeps;
   readonly #pausedUntil = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
-  #soon: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
   #stopped = false;
 
@@ -68,18 +67,7 @@ export class WarmPool {
   async stop(): Promise<void> {
     this.#stopped = true;
     clearInterval(this.#timer);
-    clearTimeout(this.#soon);
     await this.#looking;
-  }
-
-  /** One was taken: its place is filled soon. */
-  taken(): void {
-    if (this.#soon !== undefined || this.#stopped) return;
-    this.#soon = setTimeout(() => {
-      this.#soon = undefined;
-      void this.look();
-    }, SOON_MS);
-    this.#soon.unref();
   }
 
   /** Fills what is short and takes away what is stale; one look at a time. Never rejects. */
@@ -101,8 +89,8 @@ export class WarmPool {
 
   async #fill(role: RoleRecord, pool: PoolConfig, held: readonly Shelf[]): Promise<void> {
     const there = held.find((shelf) => shelf.path === role.path && shelf.roleGeneration === role.generation)?.logins ?? 0;
+    if (there > pool.size * LOW_SHARE || performance.now() < (this.#pausedUntil.get(role.path) ?? 0)) return;
     const missing = Math.min(pool.size - there, pool.refillPerSecond);
-    if (missing <= 0 || performance.now() < (this.#pausedUntil.get(role.path) ?? 0)) return;
     this.#pausedUntil.set(role.path, performance.now() + (1000 * missing) / pool.refillPerSecond);
     try {
       await this.#deps.reach.use(role.targetUid, async (target) => {

@@ -3,7 +3,7 @@ import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
-import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, upcomingLeases } from "../store/due-leases.ts";
+import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, type LeaseTime, upcomingLeases } from "../store/due-leases.ts";
 import type { DueIndex } from "./due-index.ts";
 
 export interface ClockworkOptions {
@@ -14,6 +14,8 @@ export interface ClockworkOptions {
   /** Leases worked on at a time, by this replica; and on one target. */
   readonly concurrency: number;
   readonly perTarget: number;
+  /** On one target while clients are served: what is due can wait for them a little. */
+  readonly perTargetServing: number;
 }
 
 export interface ClockworkDeps {
@@ -24,18 +26,23 @@ export interface ClockworkDeps {
   /** Must not reject. */
   readonly act: (due: DueLease) => Promise<void>;
   readonly log: Log;
+  readonly serving: () => boolean;
   readonly claimed: Counter;
 }
 
 /** Only the near future is held in Redis and in this replica's timer; the sweep brings the next stretch. */
 const HORIZON_MS = 60_000;
 const MAX_UPCOMING = 20_000;
+const PAGE = 500;
+const FIRST_ID = "00000000-0000-0000-0000-000000000000";
 const BATCH = 100;
 /** Our estimate of the database's clock is off by a part of a round trip: what is asked for too early is asked for twice. */
 const LATER_MS = 2;
 /** When to look again for what seemed due and could not be had: because our clock is ahead, or because its target has its hands full. */
 const AGAIN_MS = 20;
 const BUSY_MS = 1000;
+/** Who was serving so lately still is: between two calls there may be a moment without one. */
+const SERVED_MS = 500;
 
 /** Where to look: at what Redis says is due, or through the ledger. */
 type Place = "hints" | "ledger";
@@ -52,7 +59,9 @@ export class Clockwork {
   /** Claimed, but the target has its hands full: a queue for each, so that a slow one holds up nobody else's. */
   readonly #waiting = new Map<string, DueLease[]>();
   readonly #changing: Gather<string, true>;
+  readonly #ending: Gather<string, true>;
   #waitingCount = 0;
+  #servedAt = Number.NEGATIVE_INFINITY;
   #wakeTimer: NodeJS.Timeout | undefined;
   #wakeAt = Number.POSITIVE_INFINITY;
   #sweepTimer: NodeJS.Timeout | undefined;
@@ -66,6 +75,7 @@ export class Clockwork {
     this.#deps = deps;
     this.#options = options;
     this.#changing = new Gather({ run: (ids) => this.#changed(ids), lanes: 2, max: 1000 });
+    this.#ending = new Gather({ run: (ids) => this.#ended(ids), lanes: 2, max: 1000 });
   }
 
   start(): void {
@@ -97,16 +107,32 @@ export class Clockwork {
     if (!this.#stopped) await this.#changing.add(id);
   }
 
+  /** Nothing is due for a lease for now: its hint goes. */
+  ended(id: string): void {
+    if (this.#deps.index !== undefined && !this.#stopped) void this.#ending.add(id);
+  }
+
   /** Looks through the ledger for what is due, and tells Redis what will be. Never rejects. */
   async sweep(): Promise<void> {
     await this.#look("ledger");
     if (this.#stopped) return;
     try {
-      const upcoming = await upcomingLeases(this.#deps.db, HORIZON_MS, MAX_UPCOMING);
-      if (upcoming[0] !== undefined) this.#wake(Math.max(upcoming[0].at, this.#again()));
-      await this.#deps.index?.put(upcoming).catch(() => {});
+      await this.#foretell();
     } catch (error) {
       this.#failed(error);
+    }
+  }
+
+  /** Tells Redis what becomes due before long; by the page, so that many of them don't hold up the process. */
+  async #foretell(): Promise<void> {
+    const { db, index } = this.#deps;
+    let after: LeaseTime = { id: FIRST_ID, at: 0 };
+    for (let told = 0; told < MAX_UPCOMING && !this.#stopped; told += PAGE) {
+      const page = await upcomingLeases(db, HORIZON_MS, after, PAGE);
+      if (told === 0 && page[0] !== undefined) this.#wake(Math.max(page[0].at, this.#again()));
+      await index?.put(page).catch(() => {});
+      if (page.length < PAGE || index === undefined) return;
+      after = page.at(-1)!;
     }
   }
 
@@ -162,8 +188,8 @@ export class Clockwork {
   }
 
   async #claim(room: number): Promise<number> {
-    const { perTarget, claimMs } = this.#options;
-    return this.#take(await claimDueLeases(this.#deps.db, room, perTarget, this.#busyTargets(), claimMs));
+    const { claimMs } = this.#options;
+    return this.#take(await claimDueLeases(this.#deps.db, room, this.#limit(), this.#busyTargets(), claimMs));
   }
 
   async #claimNamed(ids: readonly string[]): Promise<number> {
@@ -192,7 +218,7 @@ export class Clockwork {
   async #wakeForNext(): Promise<void> {
     const next = await this.#deps.index?.next().catch(() => undefined);
     if (next !== undefined) return this.#wake(Math.max(next, this.#again()));
-    const [first] = await upcomingLeases(this.#deps.db, HORIZON_MS, 1);
+    const [first] = await upcomingLeases(this.#deps.db, HORIZON_MS, { id: FIRST_ID, at: 0 }, 1);
     if (first !== undefined) this.#wake(Math.max(first.at, this.#again()));
   }
 
@@ -201,9 +227,14 @@ export class Clockwork {
   }
 
   #busyTargets(): string[] {
-    const busy = [...this.#perTarget].filter(([, count]) => count >= this.#options.perTarget).map(([uid]) => uid);
+    const busy = [...this.#perTarget.keys()].filter((uid) => this.#busy(uid));
     if (busy.length > 0) this.#left = true;
     return busy;
+  }
+
+  async #ended(ids: readonly string[]): Promise<true[]> {
+    await this.#deps.index?.remove(ids).catch(() => {});
+    return ids.map(() => true);
   }
 
   async #changed(ids: readonly string[]): Promise<true[]> {
@@ -221,7 +252,13 @@ export class Clockwork {
   }
 
   #busy(uid: string): boolean {
-    return this.#work.size >= this.#options.concurrency || (this.#perTarget.get(uid) ?? 0) >= this.#options.perTarget;
+    return this.#work.size >= this.#options.concurrency || (this.#perTarget.get(uid) ?? 0) >= this.#limit();
+  }
+
+  #limit(): number {
+    const now = performance.now();
+    if (this.#deps.serving()) this.#servedAt = now;
+    return now - this.#servedAt < SERVED_MS ? this.#options.perTargetServing : this.#options.perTarget;
   }
 
   #wait(due: DueLease): void {

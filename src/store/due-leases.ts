@@ -94,13 +94,14 @@ export interface LeaseTime {
 
 const UPCOMING = {
   name: "lease_upcoming",
-  text: `select lease_id as id, ${ms("at")} as at from lease_due where at <= leasehold_now() + $1 * interval '1 ms' order by lease_due.at limit $2`,
+  text: `select lease_id as id, ${ms("at")} as at from lease_due
+           where at <= leasehold_now() + $1 * interval '1 ms' and (at, lease_id) > (to_timestamp($3::float8 / 1000), $4::uuid) order by lease_due.at, lease_id limit $2`,
 };
 const TIMES = { name: "lease_times", text: `select lease_id as id, ${ms("at")} as at from lease_due where lease_id = any ($1::uuid[]) and at is not null` };
 
-/** What becomes due within `horizonMs`, soonest first. */
-export function upcomingLeases(db: Db, horizonMs: number, limit: number): Promise<LeaseTime[]> {
-  return db.query(UPCOMING, [horizonMs, limit]);
+/** What becomes due within `horizonMs`, soonest first, behind `after`. */
+export function upcomingLeases(db: Db, horizonMs: number, after: LeaseTime, limit: number): Promise<LeaseTime[]> {
+  return db.query(UPCOMING, [horizonMs, limit, after.at, after.id]);
 }
 
 /** When these are due; those that wait for nothing any more are left out. */

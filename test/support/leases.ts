@@ -167,6 +167,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       instance: INSTANCE,
       settings: { ...DEFAULT_LEASE_SETTINGS, ...options.settings },
       sweepMs: options.sweepMs ?? 100,
+      serving: () => false,
       log,
       metrics: new Metrics(),
     });

@@ -34,7 +34,7 @@ create table lease_due (
   target_uid uuid not null,
   at timestamptz
 ) with (fillfactor = 75, autovacuum_vacuum_scale_factor = 0.05);
-create index lease_due_at on lease_due (at) include (target_uid) where at is not null;
+create index lease_due_at on lease_due (at, lease_id) include (target_uid) where at is not null;
 insert into lease_due select id, target_uid, next_action_at from lease;
 
 create function lease_scheduled() returns trigger language plpgsql as $$
