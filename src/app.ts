@@ -141,13 +141,20 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   metrics.observe("leasehold_watches", "Open watches.", () => hub.size);
 
   // The domain.
-  const targets = new OpenTargets(db, keyring, catalog, ENGINES, {
-    clock: systemClock,
-    instance: state.instance,
-    connectTimeoutMs: 5000,
-    statementTimeoutMs: 10_000,
-    maxConnections: 8,
-  });
+  const targets = new OpenTargets(
+    db,
+    keyring,
+    catalog,
+    ENGINES,
+    {
+      clock: systemClock,
+      instance: state.instance,
+      connectTimeoutMs: 5000,
+      statementTimeoutMs: 10_000,
+      maxConnections: 8,
+    },
+    log,
+  );
   stops.push(() => targets.close());
   const redis = config.redisUrl === "" ? undefined : createRedis(config.redisUrl, log);
   const nudge = redis === undefined ? undefined : new Nudge(redis, redisScope(state.instance));

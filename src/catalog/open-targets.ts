@@ -1,4 +1,5 @@
 import { LeaseholdError } from "../base/errors.ts";
+import type { Log } from "../base/log.ts";
 import { Sensitive } from "../base/sensitive.ts";
 import { open } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
@@ -8,6 +9,10 @@ import type { Db } from "../store/db.ts";
 import type { TargetRecord } from "../model/target.ts";
 import type { Catalog } from "./catalog.ts";
 import { targetBinding } from "./binding.ts";
+import { TargetSlots } from "./target-slots.ts";
+
+/** Connections of all replicas to one target, unless the target says otherwise. */
+const DEFAULT_MAX_CONNECTIONS = 16;
 
 interface Opened {
   readonly generation: number;
@@ -21,14 +26,16 @@ export class OpenTargets {
   readonly #catalog: Catalog;
   readonly #engines: readonly EngineDefinition<never, never>[];
   readonly #options: OpenOptions;
+  readonly #slots: TargetSlots;
   readonly #open = new Map<string, Opened>();
 
-  constructor(db: Db, keyring: Keyring, catalog: Catalog, engines: readonly EngineDefinition<never, never>[], options: OpenOptions) {
+  constructor(db: Db, keyring: Keyring, catalog: Catalog, engines: readonly EngineDefinition<never, never>[], options: OpenOptions, log: Log) {
     this.#db = db;
     this.#keyring = keyring;
     this.#catalog = catalog;
     this.#engines = engines;
     this.#options = options;
+    this.#slots = new TargetSlots(db, log);
   }
 
   /** Throws TARGET_NOT_FOUND, SEALED, STORE_UNAVAILABLE. */
@@ -63,7 +70,9 @@ export class OpenTargets {
     const sealed = await sealedPassword(this.#db, record.uid);
     if (sealed === undefined) throw new LeaseholdError("TARGET_MISCONFIGURED", "no password", { metadata: { problem: "no_password" } });
     const password = new Sensitive(await open(this.#keyring, sealed, targetBinding(record.uid)));
-    return this.engine(record.engine).open(record.config, password, this.#options);
+    const most = (record.config as { readonly maxConnections?: number }).maxConnections ?? DEFAULT_MAX_CONNECTIONS;
+    const options = { ...this.#options, maxConnections: Math.min(most, this.#options.maxConnections), limit: this.#slots.of(record.uid, most) };
+    return this.engine(record.engine).open(record.config, password, options);
   }
 }
 

@@ -125,9 +125,15 @@ export class CatalogWriter {
 function requirePassword(known: TargetRecord | undefined, input: TargetInput): void {
   if (input.password !== undefined) return;
   if (known === undefined) throw invalid("target.password", "is needed for a new target");
-  if (known.engine !== input.engine || !isDeepStrictEqual(known.config, JSON.parse(JSON.stringify(input.config)))) {
+  if (known.engine !== input.engine || !isDeepStrictEqual(connectionOf(known.config), connectionOf(input.config))) {
     throw invalid("target.password", "is needed again when the connection changes");
   }
+}
+
+/** What decides where the password goes. */
+function connectionOf(config: object): object {
+  const { maxConnections: _, ...connection } = JSON.parse(JSON.stringify(config)) as { readonly maxConnections?: number };
+  return connection;
 }
 
 function throwViolations(violations: readonly { readonly field: string; readonly description: string }[], below: string): void {

@@ -41,7 +41,17 @@ export interface OpenOptions {
   readonly instance: string;
   readonly connectTimeoutMs: number;
   readonly statementTimeoutMs: number;
+  /** Of this process to one target. */
   readonly maxConnections: number;
+  /** Of all replicas to this target; undefined: no other limit. An engine asks for a place before it opens a connection, and gives it back when that is closed. */
+  readonly limit?: ConnectionLimit | undefined;
+}
+
+export interface ConnectionLimit {
+  /** Answers what gives the place back. Throws TARGET_UNAVAILABLE `busy` after `patienceMs`. */
+  acquire(patienceMs: number): Promise<() => void>;
+  /** Somebody else waits for a place: connections are to be closed after use. */
+  scarce(): boolean;
 }
 
 export interface TargetIdentity {

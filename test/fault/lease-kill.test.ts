@@ -1,18 +1,28 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { FAULT_POINTS } from "../../src/base/fault-point.ts";
 import { CallError } from "../../src/client/errors.ts";
+import { OperatorService } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import type { IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
 import { type Broker, type ChildBroker, idOf, leaseWorld, type LeaseWorld, logins, targetCluster, works } from "../support/lease-world.ts";
 import type { TestCluster } from "../support/postgres.ts";
+import { isStopped } from "../support/process.ts";
 import { freshRedis, type TestRedis } from "../support/redis.ts";
+import { tempFolder } from "../support/temp.ts";
 import { until } from "../support/until.ts";
 
-/** More of them, for a longer look: `KILLS=500 npx vitest run test/fault/lease-kill.test.ts`. */
-const KILLS = Number(process.env["KILLS"] ?? 12);
+/** More of them, for a longer look: `npm run test:kill`. In the suite, one at each point. */
+const KILLS = Number(process.env["KILLS"] ?? FAULT_POINTS.length);
 const REPLICAS = 3;
 const WORKERS = 6;
-/** Each this many rounds a replica is frozen for a while instead of killed. */
-const FREEZE_EACH = 4;
+/** Each this many deaths is a freeze for a while instead. */
+const FREEZE_EACH = 5;
+/** What a freeze lasts at most: those who called the frozen one wait for it. */
+const FROZEN_MS = 3000;
+/** At which arrival a replica dies, at most. */
+const LATEST_ARRIVAL = 4;
 const GRACE_MS = 10_000;
 const [ISSUED, EXPIRED, REVOKED] = [20, 22, 23];
 
@@ -40,13 +50,20 @@ let target: TestCluster;
 let redis: TestRedis;
 let survivor: Broker;
 let role: string;
+let pooledRole: string;
+let crashLog: string;
 const replicas = new Set<ChildBroker>();
+/** Deaths planned so far; each one takes the next point in turn. */
+let planned = 0;
 
 beforeAll(async () => {
   [target, redis] = await Promise.all([targetCluster(), freshRedis()]);
   world = await leaseWorld({ redisUrl: redis.url, grace: `${GRACE_MS}ms` });
   survivor = await world.start();
   role = await world.addTarget(survivor, "main", target);
+  pooledRole = await world.addRole(survivor, "main/pooled", "main", { pool: { size: 8, refillPerSecond: 20 } });
+  crashLog = join(tempFolder("crashes"), "log");
+  writeFileSync(crashLog, "");
 });
 afterAll(async () => {
   await world?.close();
@@ -98,7 +115,7 @@ class Load {
     const dice = Math.random();
     const lease = dice < 0.5 ? undefined : oneOf(this.known.values());
     if (lease === undefined) {
-      const issued = await app.issue(role, oneOf([1000, 3000, 120_000]));
+      const issued = await app.issue(oneOf([role, pooledRole])!, oneOf([1000, 3000, 120_000]));
       this.known.set(idOf(issued.lease!.path), { issued, promisedUntil: timestampMs(issued.lease!.expireTime!), revokeAsked: false });
     } else if (dice < 0.85) {
       const renewed = await app.renew(lease.issued.lease!.path, 120_000);
@@ -110,35 +127,57 @@ class Load {
   }
 }
 
+/** A replica that will die, or freeze, at the point whose turn it is. */
 async function addReplica(): Promise<void> {
-  replicas.add(await world.spawn());
+  const n = planned++;
+  const crash = {
+    CRASH_AT: FAULT_POINTS[n % FAULT_POINTS.length]!,
+    CRASH_ON: String(1 + Math.floor(Math.random() * LATEST_ARRIVAL)),
+    CRASH_HOW: n % FREEZE_EACH === FREEZE_EACH - 1 ? "SIGSTOP" : "SIGKILL",
+    CRASH_LOG: crashLog,
+  };
+  const replica = await world.spawn({}, crash);
+  replicas.add(replica);
+  void replica.program.ended.then(() => replicas.delete(replica));
+}
+
+/** Lines of the crash log: a point and a signal each. */
+function crashes(): string[] {
+  return readFileSync(crashLog, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
 }
 
 test(
-  `lesson 1, findings 8 and 17: after ${KILLS} kills in the middle of work no login is without its lease, no lease without its login, and nothing ended early`,
+  `lesson 1, findings 8 and 17: after ${KILLS} deaths at named points, in the middle of work, no login is without its lease, no lease without its login, and nothing ended early`,
   { timeout: 120_000 + KILLS * 5000 },
   async () => {
     await Promise.all(Array.from({ length: REPLICAS }, addReplica));
     const load = new Load();
-    const more = async (answers: number): Promise<void> => {
-      const at = load.answered + answers;
-      await until("more answers", () => load.answered >= at);
-    };
-    for (let round = 0; round < KILLS; round++) {
-      await more(5 + Math.floor(Math.random() * 25));
-      const victim = oneOf(replicas)!;
-      replicas.delete(victim);
-      if (round % FREEZE_EACH === FREEZE_EACH - 1) {
-        victim.program.signal("SIGSTOP");
-        await more(40);
-        victim.program.signal("SIGCONT");
-        replicas.add(victim);
-      } else {
-        await victim.program.killTree();
-        if (replicas.size < REPLICAS - 1) await addReplica();
-        else void addReplica().catch(() => undefined);
+    const thawed = new Set<ChildBroker>();
+    for (let stalled = 0; crashes().length < KILLS;) {
+      const before = crashes().length;
+      const at = load.answered + 10;
+      await until(
+        "more answers, or a replica that has frozen",
+        () => load.answered >= at || [...replicas].some((replica) => isStopped(replica.program.pid)),
+        60_000,
+      );
+      // Who has frozen answers nobody: others go on without him, then he wakes up and goes on where he stood.
+      for (const replica of [...replicas].filter(({ program }) => isStopped(program.pid))) {
+        replicas.delete(replica);
+        await addReplica();
+        const [answers, since] = [load.answered + 15, performance.now()];
+        await until("others to step in", () => load.answered >= answers || performance.now() - since > FROZEN_MS);
+        replica.program.signal("SIGCONT");
+        thawed.add(replica);
       }
+      // A point that nobody comes to must not hold the test up: whoever lives too long is killed where he stands.
+      stalled = crashes().length === before ? stalled + 1 : 0;
+      if (stalled > 20) await oneOf(replicas)?.program.killTree();
+      while (replicas.size < REPLICAS) await addReplica();
     }
+    await Promise.all([...thawed].map((replica) => replica.program.killTree()));
     await load.end();
 
     // What was answered and neither ends soon nor was given up works; the target's own end lies behind the ledger's.
@@ -156,10 +195,14 @@ test(
     }
     const sample = oneOf([...load.known.values()].filter((lease) => !lease.revokeAsked && lease.promisedUntil > Date.now() + 10_000));
     expect(sample === undefined || (await works(sample.issued))).toBe(true);
-    const live = new Set(before.filter((row) => ["PENDING", "ACTIVE", "REVOKING"].includes(row.state)).map((row) => row.username));
+    const live = new Set(before.filter((row) => ["PENDING", "READY", "ACTIVE", "REVOKING"].includes(row.state)).map((row) => row.username));
     expect(there.map(({ name }) => name).filter((name) => name.startsWith("lh_") && !name.startsWith("lh_w_") && !live.has(name))).toEqual([]);
 
-    // Everything ends when its time has come, once.
+    expect(new Set(crashes().map((line) => line.split(" ")[0])).size, "points that somebody died at").toBe(Math.min(KILLS, FAULT_POINTS.length));
+
+    // Everything ends when its time has come, once; and what the pool holds when its role is gone.
+    await Promise.all([...replicas].map((replica) => replica.program.killTree()));
+    await survivor.as("admin").call(OperatorService.method.deleteRole, { path: pooledRole });
     await world.shiftClock(1_000_000);
     await until("every lease to have ended", async () => (await rows()).every((row) => row.state === "REVOKED" || row.state === "ROLLED_BACK"), 60_000);
     expect(await logins(target)).toEqual([]);
@@ -170,7 +213,7 @@ test(
       const own = events.filter((event) => event.lease_id === row.id);
       const lease = known(row);
       const ends = own.filter(({ type }) => type === EXPIRED || type === REVOKED);
-      expect(ends.length, row.id).toBe(row.state === "REVOKED" ? 1 : 0);
+      expect(ends.length, row.id).toBe(row.state === "REVOKED" && row.end_cause !== "POOL" ? 1 : 0);
       if (lease !== undefined) expect(own[0]?.type, row.id).toBe(ISSUED);
       if (row.end_cause === "EXPIRED") {
         expect(ends[0]!.at.getTime()).toBeGreaterThanOrEqual(row.expire_at.getTime());

@@ -116,9 +116,11 @@ export interface LeaseWorld {
   readonly store: Pick<TestDatabase, "query">;
   /** Starts another broker on the same store. */
   start(options?: LeaseWorldOptions): Promise<Broker>;
-  spawn(options?: LeaseWorldOptions): Promise<ChildBroker>;
+  spawn(options?: LeaseWorldOptions, crash?: Readonly<Record<string, string>>): Promise<ChildBroker>;
   /** Bootstraps a server and makes it a target with one role, `credentials/postgres/<name>/ro` (TTL 60 s, at most 600 s). Idempotent. */
   addTarget(broker: Broker, name: string, cluster: TestCluster): Promise<string>;
+  /** Another role of a target there is, `credentials/postgres/<name>`. @param more fields of the role in ProtoJSON. */
+  addRole(broker: Broker, name: string, target: string, more?: Readonly<Record<string, unknown>>): Promise<string>;
   /** Moves the database's clock, for the ledger alone, this far from the real one. */
   shiftClock(ms: number): Promise<void>;
   row(leasePath: string): Promise<LeaseRow>;
@@ -233,10 +235,13 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       await putPolicies(broker);
       return broker;
     },
-    async spawn(options = {}) {
+    async spawn(options = {}, crash = undefined) {
       const file = join(folder, `config-${randomBytes(4).toString("hex")}.yaml`);
       writeFileSync(file, configText(options, "info"));
-      const program = startProgram(process.execPath, [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file], { keep: true });
+      const main = [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file];
+      const preload = crash === undefined ? [] : ["--import", join(import.meta.dirname, "crash-at.ts")];
+      const env = crash === undefined ? {} : { LEASEHOLD_FAULT_POINTS: "1", ...crash };
+      const program = startProgram(process.execPath, [...preload, ...main], { keep: true, env });
       const broker: ChildBroker = { address: "", as: () => never(), watch: () => never(), program, stop: () => program.killTree() };
       running.add(broker);
       const [, address] = await program.says(/"address":"([^"]+)"/);
@@ -254,9 +259,13 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
         password: { text: password },
       };
       await broker.as("admin").call(OperatorService.method.putTarget, { target: fromJson(TargetSchema, target) });
-      const path = `credentials/postgres/${name}/ro`;
-      const role = { path, target: name, defaultTtl: "60s", maxTtl: "600s", postgres: { database: DATABASE, memberOf: [GROUP], scramIterations: 1000 } };
-      await broker.as("admin").call(OperatorService.method.putRole, { role: fromJson(RoleSchema, role) });
+      return world.addRole(broker, `${name}/ro`, name);
+    },
+    async addRole(broker, name, target, more = {}) {
+      const path = `credentials/postgres/${name}`;
+      const postgres = { database: DATABASE, memberOf: [GROUP], scramIterations: 1000 };
+      const role = fromJson(RoleSchema, { path, target, defaultTtl: "60s", maxTtl: "600s", postgres, ...more } as JsonObject);
+      await broker.as("admin").call(OperatorService.method.putRole, { role });
       return path;
     },
     shiftClock: async (ms) => {

@@ -151,7 +151,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
     const catalog = new Catalog(db);
     await catalog.reset();
     const timeouts = { connectTimeoutMs: 2000, statementTimeoutMs: 5000, maxConnections: 8 };
-    const targets = new OpenTargets(db, keyring, catalog, ENGINES, { clock: systemClock, instance: INSTANCE, ...timeouts });
+    const targets = new OpenTargets(db, keyring, catalog, ENGINES, { clock: systemClock, instance: INSTANCE, ...timeouts }, log);
     const redis = options.redisUrl === undefined ? undefined : createRedis(options.redisUrl, log);
     const clock = new LedgerClock();
     clock.observe(Date.now() + offset, Date.now(), Date.now());

@@ -101,6 +101,11 @@ export function isRunning(pid: number): boolean {
   return process.platform !== "linux" || !"ZX".includes(statOf(pid)[0] ?? "X");
 }
 
+/** Whether a process was stopped by a signal (Linux only). */
+export function isStopped(pid: number): boolean {
+  return statOf(pid)[0] === "T";
+}
+
 /** The process group of a process (Linux only): for a tethered server, the id of the shell around it. */
 export function groupOf(pid: number): number {
   return Number(statOf(pid)[2]);

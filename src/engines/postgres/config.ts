@@ -9,6 +9,8 @@ export interface PostgresTargetConfig {
   readonly database: string;
   readonly username: string;
   readonly tls: TlsConfig;
+  /** Of all replicas together; undefined: 16. */
+  readonly maxConnections?: number | undefined;
 }
 
 /** `disable` is explicit and shows in `target test`; there is no mode that encrypts without checking who answers (lesson 18). */

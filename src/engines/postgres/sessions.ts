@@ -1,15 +1,17 @@
 import pg from "pg";
 import type { Sensitive } from "../../base/sensitive.ts";
 import { LeaseholdError } from "../../base/errors.ts";
-import { clientConfig, TargetClient, type Timeouts } from "./client.ts";
+import type { ConnectionLimit } from "../engine.ts";
+import { clientConfig, TargetClient, type TargetClientConfig, type Timeouts } from "./client.ts";
 import type { PostgresTargetConfig } from "./config.ts";
 import { leavesSessionUsable, targetError } from "./faults.ts";
 
-const IDLE_MS = 30_000;
+const IDLE_MS = 10_000;
 const MAX_LIFE_SECONDS = 1800; // follows a moved address and a changed CA file without a restart
 
 export interface SessionOptions extends Timeouts {
   readonly maxConnections: number;
+  readonly limit?: ConnectionLimit | undefined;
 }
 
 /** A statement of ours; `name` prepares it once per connection. */
@@ -49,7 +51,7 @@ export class Sessions {
     try {
       client = await (await this.#open()).connect();
       const result = await work(client);
-      client.release();
+      client.release(this.#options.limit?.scarce());
       return result;
     } catch (error) {
       client?.release(!leavesSessionUsable(error));
@@ -97,13 +99,15 @@ export class Sessions {
   }
 
   async #createPool(): Promise<pg.Pool> {
-    const pool = new pg.Pool({
+    const options: pg.PoolConfig & TargetClientConfig = {
       ...(await clientConfig(this.#config, this.#password, this.#options)),
       Client: TargetClient,
+      limit: this.#options.limit,
       max: this.#options.maxConnections,
       idleTimeoutMillis: IDLE_MS,
       maxLifetimeSeconds: MAX_LIFE_SECONDS,
-    });
+    };
+    const pool = new pg.Pool(options);
     pool.on("error", () => {}); // an idle session broke; the pool has dropped it
     return pool;
   }

@@ -35,6 +35,7 @@ export function targetInput(target: Target): TargetInput {
     database: value.database,
     username: value.username,
     tls: value.tlsMode === TlsMode.DISABLE ? { mode: "disable" } : { mode: "verify-full", ...(value.caPem === "" ? {} : { caPem: value.caPem }) },
+    ...(value.maxConnections === 0 ? {} : { maxConnections: value.maxConnections }),
   };
   const kind = target.password?.kind;
   if (target.password !== undefined && (kind?.case !== "text" || kind.value === "")) throw invalid("target.password", "must have a text");
@@ -54,6 +55,7 @@ export function targetMessage(record: TargetRecord): MessageInitShape<typeof Tar
         username: config.username,
         tlsMode: config.tls.mode === "disable" ? TlsMode.DISABLE : TlsMode.VERIFY_FULL,
         caPem: config.tls.caPem ?? "",
+        maxConnections: config.maxConnections ?? 0,
       },
     },
     uid: record.uid,

@@ -462,3 +462,19 @@ begin
     on conflict (chain) do update set batch = excluded.batch, outcome = excluded.outcome;
   return answer;
 end $$;
+
+-- ------------------------------------------------------------------------------------------------------------ a target's connections, shared by all replicas
+
+-- A connection to a target holds a slot of it (finding 28): never more of them than the target's limit, however many replicas there are. A slot that is not held on to ends by itself.
+create table target_slot (
+  target_uid uuid not null,
+  slot integer not null,
+  holder uuid not null,
+  until timestamptz not null,
+  primary key (target_uid, slot)
+);
+-- Somebody waits for a slot: who holds more than his share gives some back.
+create table target_slot_wanted (
+  target_uid uuid primary key,
+  until timestamptz not null
+);

@@ -1,0 +1,40 @@
+import type { Db } from "./db.ts";
+
+/** A slot's time is that of the database, and not the clock that tests move: it says whether a process is there. */
+const TAKE = {
+  name: "slot_take",
+  text: `insert into target_slot (target_uid, slot, holder, until)
+           select $1, s, $2, clock_timestamp() + $4 * interval '1 ms' from generate_series(1, $3::integer) s
+             where not exists (select from target_slot t where t.target_uid = $1 and t.slot = s and t.until > clock_timestamp()) order by s limit 1
+         on conflict (target_uid, slot) do update set holder = excluded.holder, until = excluded.until where target_slot.until <= clock_timestamp()
+         returning slot`,
+};
+const WANT = {
+  name: "slot_want",
+  text: `insert into target_slot_wanted (target_uid, until) values ($1, clock_timestamp() + $2 * interval '1 ms')
+         on conflict (target_uid) do update set until = excluded.until`,
+};
+const KEEP = { name: "slot_keep", text: "update target_slot set until = clock_timestamp() + $2 * interval '1 ms' where holder = $1" };
+const WANTED = { name: "slot_wanted", text: "select target_uid as uid from target_slot_wanted where until > clock_timestamp()" };
+const FREE = { name: "slot_free", text: "delete from target_slot where target_uid = $1 and slot = $2 and holder = $3" };
+
+/** Takes one of a target's `limit` slots for `forMs`; undefined when none is free, or another was faster. */
+export async function takeSlot(db: Db, targetUid: string, holder: string, limit: number, forMs: number): Promise<number | undefined> {
+  const [row] = await db.query<{ slot: number }>(TAKE, [targetUid, holder, limit, forMs]);
+  return row?.slot;
+}
+
+export async function freeSlot(db: Db, targetUid: string, slot: number, holder: string): Promise<void> {
+  await db.query(FREE, [targetUid, slot, holder]);
+}
+
+/** Says for `forMs` that a slot of this target is waited for. */
+export async function wantSlot(db: Db, targetUid: string, forMs: number): Promise<void> {
+  await db.query(WANT, [targetUid, forMs]);
+}
+
+/** Holds on to all slots of a holder for `forMs` more; answers the targets of which a slot is waited for. */
+export async function keepSlots(db: Db, holder: string, forMs: number): Promise<string[]> {
+  await db.query(KEEP, [holder, forMs]);
+  return (await db.query<{ uid: string }>(WANTED)).map((row) => row.uid);
+}
