@@ -8,19 +8,23 @@ import { freeSlot, keepSlots, takeSlot, wantSlot } from "../store/target-slots.t
 
 /** A slot that its process does not hold on to is another's after so long. */
 const HOLD_MS = 30_000;
-const KEEP_MS = 5000;
+const KEEP_MS = 1000;
 const RETRY_MS = 100;
-const WANT_MS = 2 * KEEP_MS;
+const WANT_MS = 3 * KEEP_MS;
 
 /**
  * The limit of connections to a target, shared by all replicas: each connection holds a slot, a row that expires (finding 28). It costs a round trip when a connection is opened and nothing when it is used.
- * While another replica waits for a slot, connections are given back after each use.
+ * While a replica that has none waits, who holds more than his share closes some.
  */
 export class TargetSlots {
   readonly #db: Db;
   readonly #log: Log;
   readonly #holder = randomUUID();
-  #wanted: ReadonlySet<string> = new Set();
+  readonly #listeners = new Set<{ readonly targetUid: string; readonly limit: number; readonly listener: () => void }>();
+  /** Slots this process holds, by target. */
+  readonly #mine = new Map<string, number>();
+  /** Targets of which a slot is waited for, and how many processes hold some. */
+  #wanted: ReadonlyMap<string, number> = new Map();
   #timer: NodeJS.Timeout | undefined;
   #held = 0;
 
@@ -33,32 +37,51 @@ export class TargetSlots {
   of(targetUid: string, limit: number): ConnectionLimit {
     return {
       acquire: (patienceMs) => this.#acquire(targetUid, limit, patienceMs),
-      scarce: () => this.#wanted.has(targetUid),
+      tryAcquire: () => this.#take(targetUid, limit),
+      onScarce: (listener) => {
+        const entry = { targetUid, limit, listener };
+        this.#listeners.add(entry);
+        return () => this.#listeners.delete(entry);
+      },
     };
+  }
+
+  /** More than this process's share, of those who have some and the one who waits. */
+  #tooMany(targetUid: string, limit: number): boolean {
+    const holders = this.#wanted.get(targetUid);
+    return holders !== undefined && (this.#mine.get(targetUid) ?? 0) > Math.max(1, Math.floor(limit / (holders + 1)));
+  }
+
+  async #take(targetUid: string, limit: number): Promise<(() => void) | undefined> {
+    const slot = await takeSlot(this.#db, targetUid, this.#holder, limit, HOLD_MS);
+    return slot === undefined ? undefined : this.#hold(targetUid, slot);
   }
 
   async #acquire(targetUid: string, limit: number, patienceMs: number): Promise<() => void> {
     const endAt = performance.now() + patienceMs;
-    for (let asked = false; ;) {
+    for (;;) {
       // oxlint-disable-next-line no-await-in-loop -- until there is one
-      const slot = await takeSlot(this.#db, targetUid, this.#holder, limit, HOLD_MS);
-      if (slot !== undefined) return this.#hold(targetUid, slot);
+      const place = await this.#take(targetUid, limit);
+      if (place !== undefined) return place;
       if (performance.now() >= endAt) {
         throw new LeaseholdError("TARGET_UNAVAILABLE", "every connection the target may have is in use", { metadata: { problem: "busy" }, retryAfterMs: 1000 });
       }
-      if (!asked) await wantSlot(this.#db, targetUid, WANT_MS);
-      asked = true;
+      // oxlint-disable-next-line no-await-in-loop
+      await wantSlot(this.#db, targetUid, WANT_MS);
+      // oxlint-disable-next-line no-await-in-loop
       await after(RETRY_MS * (0.5 + Math.random()));
     }
   }
 
   #hold(targetUid: string, slot: number): () => void {
     this.#held++;
+    this.#mine.set(targetUid, (this.#mine.get(targetUid) ?? 0) + 1);
     this.#timer ??= setInterval(() => void this.#keep(), KEEP_MS).unref();
     let freed = false;
     return () => {
       if (freed) return;
       freed = true;
+      this.#mine.set(targetUid, this.#mine.get(targetUid)! - 1);
       if (--this.#held === 0) {
         clearInterval(this.#timer);
         this.#timer = undefined;
@@ -69,7 +92,9 @@ export class TargetSlots {
 
   async #keep(): Promise<void> {
     try {
-      this.#wanted = new Set(await keepSlots(this.#db, this.#holder, HOLD_MS));
+      const wanted = await keepSlots(this.#db, this.#holder, HOLD_MS);
+      this.#wanted = new Map(wanted.map(({ uid, holders }) => [uid, holders]));
+      for (const { targetUid, limit, listener } of this.#listeners) if (this.#tooMany(targetUid, limit)) listener();
     } catch (error) {
       this.#log.warn({ error: (error as Error).message }, "the slots of connections to targets could not be held on to");
     }

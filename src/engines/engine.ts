@@ -48,10 +48,12 @@ export interface OpenOptions {
 }
 
 export interface ConnectionLimit {
-  /** Answers what gives the place back. Throws TARGET_UNAVAILABLE `busy` after `patienceMs`. */
+  /** For the first connection. Answers what gives the place back. Throws TARGET_UNAVAILABLE `busy` after `patienceMs`. */
   acquire(patienceMs: number): Promise<() => void>;
-  /** Somebody else waits for a place: connections are to be closed after use. */
-  scarce(): boolean;
+  /** For one more; undefined when there is none. */
+  tryAcquire(): Promise<(() => void) | undefined>;
+  /** Calls `listener` every second or so in which another replica waits for its first place and this one has more than its share: one connection is to be closed. Answers what ends it. */
+  onScarce(listener: () => void): () => void;
 }
 
 export interface TargetIdentity {

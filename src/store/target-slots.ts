@@ -15,7 +15,11 @@ const WANT = {
          on conflict (target_uid) do update set until = excluded.until`,
 };
 const KEEP = { name: "slot_keep", text: "update target_slot set until = clock_timestamp() + $2 * interval '1 ms' where holder = $1" };
-const WANTED = { name: "slot_wanted", text: "select target_uid as uid from target_slot_wanted where until > clock_timestamp()" };
+const WANTED = {
+  name: "slot_wanted",
+  text: `select w.target_uid as uid, (select count(distinct s.holder) from target_slot s where s.target_uid = w.target_uid and s.until > clock_timestamp()) as holders
+           from target_slot_wanted w where w.until > clock_timestamp()`,
+};
 const FREE = { name: "slot_free", text: "delete from target_slot where target_uid = $1 and slot = $2 and holder = $3" };
 
 /** Takes one of a target's `limit` slots for `forMs`; undefined when none is free, or another was faster. */
@@ -33,8 +37,8 @@ export async function wantSlot(db: Db, targetUid: string, forMs: number): Promis
   await db.query(WANT, [targetUid, forMs]);
 }
 
-/** Holds on to all slots of a holder for `forMs` more; answers the targets of which a slot is waited for. */
-export async function keepSlots(db: Db, holder: string, forMs: number): Promise<string[]> {
+/** Holds on to all slots of a holder for `forMs` more; answers the targets of which a slot is waited for, and how many holders share each. */
+export async function keepSlots(db: Db, holder: string, forMs: number): Promise<{ readonly uid: string; readonly holders: number }[]> {
   await db.query(KEEP, [holder, forMs]);
-  return (await db.query<{ uid: string }>(WANTED)).map((row) => row.uid);
+  return db.query(WANTED);
 }

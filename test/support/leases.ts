@@ -5,7 +5,7 @@ import { createLog } from "../../src/base/log.ts";
 import { Metrics } from "../../src/base/metrics.ts";
 import { Catalog } from "../../src/catalog/catalog.ts";
 import { OpenTargets } from "../../src/catalog/open-targets.ts";
-import { CatalogWriter } from "../../src/catalog/write.ts";
+import { CatalogWriter, type RoleInput } from "../../src/catalog/write.ts";
 import { Keyring } from "../../src/crypto/keyring.ts";
 import type { LoginRef, NewLogin, Target } from "../../src/engines/engine.ts";
 import type { PostgresRoleConfig, PostgresTargetConfig } from "../../src/engines/postgres/config.ts";
@@ -22,7 +22,7 @@ import { GroupCommitter } from "../../src/store/group-committer.ts";
 import { seedRecords } from "../../src/store/keyring.ts";
 import { LedgerClock } from "../../src/store/ledger-clock.ts";
 import { findLease } from "../../src/store/leases.ts";
-import { bootstrapCluster, INSTANCE } from "../conformance/engine-postgres-setup.ts";
+import { bootstrapCluster, BROKER, INSTANCE } from "../conformance/engine-postgres-setup.ts";
 import { type Cluster, startCluster } from "../conformance/engine-clusters.ts";
 import { freshDatabase, type TestDatabase } from "./postgres.ts";
 
@@ -43,6 +43,10 @@ export interface LeaseTarget {
   readonly password: Awaited<ReturnType<typeof bootstrapCluster>>["password"];
   /** Does this login exist? */
   has(username: string): Promise<boolean>;
+  /** May it log in? False when it does not exist, too. */
+  canLogin(username: string): Promise<boolean>;
+  /** Connections of the broker's own login now. */
+  connections(): Promise<number>;
   /** Unix milliseconds. */
   validUntil(username: string): Promise<number>;
   sql(text: string): Promise<void>;
@@ -63,6 +67,8 @@ export async function startLeaseTarget(password?: LeaseTarget["password"]): Prom
     cluster,
     ...prepared,
     has: async (username) => (await query("select from pg_roles where rolname = $1", [username])).length === 1,
+    canLogin: async (username) => (await query("select from pg_roles where rolname = $1 and rolcanlogin", [username])).length === 1,
+    connections: async () => (await query<{ n: number }>("select count(*)::int as n from pg_stat_activity where usename = $1", [BROKER]))[0]!.n,
     validUntil: async (username) => (await query<{ at: Date }>("select rolvaliduntil as at from pg_roles where rolname = $1", [username]))[0]!.at.getTime(),
     sql: async (text) => void (await query(text)),
   };
@@ -83,6 +89,7 @@ function faulty(target: Target<unknown>, faults: Faults): Target<unknown> {
     find: (name) => target.find(name),
     preflight: (role) => target.preflight(role),
     close: () => target.close(),
+    ...(target.enable === undefined ? {} : { enable: (login, validForMs, deadlineAt) => target.enable!(login, validForMs, deadlineAt) }),
     async create(login) {
       await faults.beforeCreate?.(login);
       const created = await target.create(login);
@@ -131,7 +138,7 @@ export interface LeaseWorld {
   /** Types of the lease's events in commit order. */
   events(id: string): Promise<number[]>;
   putTarget(name: string, target: LeaseTarget): Promise<void>;
-  putRole(path: string, target: string, config: PostgresRoleConfig): Promise<void>;
+  putRole(path: string, target: string, config: PostgresRoleConfig, more?: Pick<RoleInput, "pool" | "quotas">): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -185,6 +192,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
         return found;
       },
       async close() {
+        await ledger.pool.stop();
         await ledger.clockwork.stop();
         redis?.disconnect();
         await targets.close();
@@ -222,8 +230,8 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       await admin.writer.putTarget({ name, engine: "postgres", config, password }, { ...write, etag: "" });
       await Promise.all(replicas.map(({ catalog }) => catalog.reset()));
     },
-    async putRole(path, targetName, config) {
-      await admin.writer.putRole({ path, target: targetName, engine: "postgres", defaultTtlMs: HOUR, maxTtlMs: 4 * HOUR, config }, write);
+    async putRole(path, targetName, config, more = {}) {
+      await admin.writer.putRole({ path, target: targetName, engine: "postgres", defaultTtlMs: HOUR, maxTtlMs: 4 * HOUR, config, ...more }, write);
       await Promise.all(replicas.map(({ catalog }) => catalog.reset()));
     },
     async close() {

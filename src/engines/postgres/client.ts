@@ -2,7 +2,6 @@ import { readFile } from "node:fs/promises";
 import { checkServerIdentity, type ConnectionOptions } from "node:tls";
 import pg from "pg";
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { ConnectionLimit } from "../engine.ts";
 import { MAX_SCRAM_ITERATIONS, type PostgresTargetConfig, type TlsConfig } from "./config.ts";
 import { ScramConnection } from "./wire.ts";
 
@@ -14,42 +13,11 @@ export interface Timeouts {
 /** The server ends a statement first; only where it can't do we, and then the connection is unusable (spikes.md 5). */
 const OWN_TIMEOUT_MARGIN_MS = 2000;
 
-/** What beside pg's own options a target's client is made with. */
-export interface TargetClientConfig extends pg.ClientConfig {
-  readonly limit?: ConnectionLimit | undefined;
-}
-
 export class TargetClient extends pg.Client {
-  readonly #limit: ConnectionLimit | undefined;
-  readonly #patienceMs: number;
-
-  constructor(config: TargetClientConfig = {}) {
+  constructor(config: pg.ClientConfig = {}) {
     const connection = new ScramConnection({ ssl: config.ssl, keepAlive: true, keepAliveInitialDelayMillis: 10_000 });
     // The pool hides the password from enumeration, so that spreading alone would lose it.
     super({ ...config, password: config.password, connection } as pg.ClientConfig);
-    this.#limit = config.limit;
-    this.#patienceMs = config.connectionTimeoutMillis ?? 0;
-  }
-
-  /** A place among the target's connections first; it is given back when the connection has ended, however it did. */
-  override connect(): Promise<pg.Client>;
-  override connect(callback: (error: Error) => void): void;
-  override connect(callback?: (error: Error) => void): Promise<pg.Client> | void {
-    const connecting = this.#connect();
-    if (callback === undefined) return connecting;
-    connecting.then(() => callback(undefined as never), callback);
-  }
-
-  async #connect(): Promise<pg.Client> {
-    const free = await this.#limit?.acquire(this.#patienceMs);
-    if (free !== undefined) this.once("end", free);
-    try {
-      await super.connect();
-      return this;
-    } catch (error) {
-      free?.();
-      throw error;
-    }
   }
 }
 

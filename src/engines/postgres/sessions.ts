@@ -1,10 +1,11 @@
-import pg from "pg";
+import type pg from "pg";
 import type { Sensitive } from "../../base/sensitive.ts";
 import { LeaseholdError } from "../../base/errors.ts";
 import type { ConnectionLimit } from "../engine.ts";
-import { clientConfig, TargetClient, type TargetClientConfig, type Timeouts } from "./client.ts";
+import { clientConfig, TargetClient, type Timeouts } from "./client.ts";
 import type { PostgresTargetConfig } from "./config.ts";
 import { leavesSessionUsable, targetError } from "./faults.ts";
+import { SharedPool } from "./pool.ts";
 
 const IDLE_MS = 10_000;
 const MAX_LIFE_SECONDS = 1800; // follows a moved address and a changed CA file without a restart
@@ -28,7 +29,7 @@ export class Sessions {
   readonly #config: PostgresTargetConfig;
   readonly #password: Sensitive;
   readonly #options: SessionOptions;
-  #pool: Promise<pg.Pool> | undefined;
+  #pool: Promise<SharedPool> | undefined;
   #closed = false;
 
   constructor(config: PostgresTargetConfig, password: Sensitive, options: SessionOptions) {
@@ -47,14 +48,16 @@ export class Sessions {
   }
 
   async use<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    let pool: SharedPool | undefined;
     let client: pg.PoolClient | undefined;
     try {
-      client = await (await this.#open()).connect();
+      pool = await this.#open();
+      client = await pool.connect();
       const result = await work(client);
-      client.release(this.#options.limit?.scarce());
+      pool.release(client, false);
       return result;
     } catch (error) {
-      client?.release(!leavesSessionUsable(error));
+      if (client !== undefined) pool!.release(client, !leavesSessionUsable(error));
       throw targetError(error);
     }
   }
@@ -89,7 +92,7 @@ export class Sessions {
     await (await pool?.catch(() => undefined))?.end();
   }
 
-  #open(): Promise<pg.Pool> {
+  #open(): Promise<SharedPool> {
     if (this.#closed) throw new LeaseholdError("TARGET_UNAVAILABLE", "target closed");
     this.#pool ??= this.#createPool().catch((error: unknown) => {
       this.#pool = undefined;
@@ -98,17 +101,14 @@ export class Sessions {
     return this.#pool;
   }
 
-  async #createPool(): Promise<pg.Pool> {
-    const options: pg.PoolConfig & TargetClientConfig = {
-      ...(await clientConfig(this.#config, this.#password, this.#options)),
-      Client: TargetClient,
-      limit: this.#options.limit,
-      max: this.#options.maxConnections,
-      idleTimeoutMillis: IDLE_MS,
-      maxLifetimeSeconds: MAX_LIFE_SECONDS,
-    };
-    const pool = new pg.Pool(options);
-    pool.on("error", () => {}); // an idle session broke; the pool has dropped it
-    return pool;
+  async #createPool(): Promise<SharedPool> {
+    const { maxConnections, limit, connectTimeoutMs } = this.#options;
+    return SharedPool.open(await clientConfig(this.#config, this.#password, this.#options), {
+      maxConnections,
+      limit,
+      patienceMs: connectTimeoutMs,
+      idleMs: IDLE_MS,
+      maxLifeSeconds: MAX_LIFE_SECONDS,
+    });
   }
 }
