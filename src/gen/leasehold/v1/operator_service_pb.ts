@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItYBCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKCHBhc3N3b3JkGAMgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlQgOAAQESCwoDdWlkGAQgASgJEgwKBGV0YWcYBSABKAkSLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSLNAQoOUG9zdGdyZXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCghkYXRhYmFzZRgDIAEoCUIJukgGcgQQARg/EhsKCHVzZXJuYW1lGAQgASgJQgm6SAZyBBABGD8SMQoIdGxzX21vZGUYBSABKA4yFS5sZWFzZWhvbGQudjEuVGxzTW9kZUIIukgFggECEAESGQoGY2FfcGVtGAYgASgJQgm6SAZyBCiAgAQiigMKBFJvbGUSDAoEcGF0aBgBIAEoCRIaCgZ0YXJnZXQYAiABKAlCCrpIB3IFEAEYgAESLgoLZGVmYXVsdF90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHbWF4X3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCghwb3N0Z3JlcxgFIAEoCzIaLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGVIABIkCgRwb29sGBQgASgLMhYubGVhc2Vob2xkLnYxLldhcm1Qb29sEiAKCm1heF9sZWFzZXMYFSABKAVCDLpICRoHGICt4gQoABIuChhtYXhfbGVhc2VzX3Blcl9wcmluY2lwYWwYFiABKAVCDLpICRoHGICt4gQoABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIncKCFdhcm1Qb29sEhgKBHNpemUYASABKAVCCrpIBxoFGJBOKAESKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlChFyZWZpbGxfcGVyX3NlY29uZBgDIAEoBUIKukgHGgUY9AMoACL8AgoMUG9zdGdyZXNSb2xlEhsKCGRhdGFiYXNlGAEgASgJQgm6SAZyBBABGD8SHQoJbWVtYmVyX29mGAIgAygJQgq6SAeSAQQIARAQEiUKEHNjcmFtX2l0ZXJhdGlvbnMYAyABKAVCC7pICBoGGKCNBigAEiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAASSAoNb3duZWRfb2JqZWN0cxgFIAEoDjInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGUuT3duZWRPYmplY3RzQgi6SAWCAQIQARIcCgtyZWFzc2lnbl90bxgGIAEoCUIHukgEcgIYPyJ7CgxPd25lZE9iamVjdHMSHQoZT1dORURfT0JKRUNUU19VTlNQRUNJRklFRBAAEhgKFE9XTkVEX09CSkVDVFNfUkVGVVNFEAESFgoST1dORURfT0JKRUNUU19EUk9QEAISGgoWT1dORURfT0JKRUNUU19SRUFTU0lHThADIpYBChBQdXRUYXJnZXRSZXF1ZXN0EiwKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXRCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKEVB1dFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSEAoIcmV2aXNpb24YAiABKAMiMQoQR2V0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiOQoRR2V0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldCJiChJMaXN0VGFyZ2V0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiVQoTTGlzdFRhcmdldHNSZXNwb25zZRIlCgd0YXJnZXRzGAEgAygLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiUQoTRGVsZXRlVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSIoChREZWxldGVUYXJnZXRSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyJPChFUZXN0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCXJvbGVfcGF0aBgCIAEoCUIIukgFcgMogARKBAgPEBBSCW5hbWVzcGFjZSKLAQoSVGVzdFRhcmdldFJlc3BvbnNlEgoKAm9rGAEgASgIEjYKBmNoZWNrcxgCIAMoCzImLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVzcG9uc2UuQ2hlY2saMQoFQ2hlY2sSDAoEbmFtZRgBIAEoCRIKCgJvaxgCIAEoCBIOCgZkZXRhaWwYAyABKAkikAEKDlB1dFJvbGVSZXF1ZXN0EigKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZUIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiRQoPUHV0Um9sZVJlc3BvbnNlEiAKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZRIQCghyZXZpc2lvbhgCIAEoAyIvCg5HZXRSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiMwoPR2V0Um9sZVJlc3BvbnNlEiAKBHJvbGUYASABKAsyEi5sZWFzZWhvbGQudjEuUm9sZSJ6ChBMaXN0Um9sZXNSZXF1ZXN0EhgKBnByZWZpeBgBIAEoCUIIukgFcgMogQQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiTwoRTGlzdFJvbGVzUmVzcG9uc2USIQoFcm9sZXMYASADKAsyEi5sZWFzZWhvbGQudjEuUm9sZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoRRGVsZXRlUm9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiJgoSRGVsZXRlUm9sZVJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIjMKFFJvdGF0ZUtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiOQoVUm90YXRlS2V5cmluZ1Jlc3BvbnNlEg4KBmtleV9pZBgBIAEoBRIQCghyZXZpc2lvbhgCIAEoAyIzChRSZXdyYXBLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIkMKFVJld3JhcEtleXJpbmdSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uIhEKD0xpc3RLZXlzUmVxdWVzdCLRAQoQTGlzdEtleXNSZXNwb25zZRIwCgRrZXlzGAEgAygLMiIubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UuS2V5GooBCgNLZXkSDgoGa2V5X2lkGAEgASgFEg4KBmFjdGl2ZRgCIAEoCBIQCghwcm92aWRlchgDIAEoCRISCgprbXNfa2V5X2lkGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgR1c2VzGAYgASgDIhYKFEdldFNlcnZlckluZm9SZXF1ZXN0IsABChVHZXRTZXJ2ZXJJbmZvUmVzcG9uc2USDwoHdmVyc2lvbhgBIAEoCRISCgpwcm9jZXNzX2lkGAIgASgJEhAKCGluc3RhbmNlGAMgASgJEg0KBWVwb2NoGAQgASgJEhAKCHJldmlzaW9uGAUgASgDEi4KCnN0YXJ0X3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXJlZGlzGAcgASgJEhAKCHdhcm5pbmdzGAggAygJKlMKB1Rsc01vZGUSGAoUVExTX01PREVfVU5TUEVDSUZJRUQQABIYChRUTFNfTU9ERV9WRVJJRllfRlVMTBABEhQKEFRMU19NT0RFX0RJU0FCTEUQAjLPCAoPT3BlcmF0b3JTZXJ2aWNlEkwKCVB1dFRhcmdldBIeLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlc3BvbnNlElEKCUdldFRhcmdldBIeLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlc3BvbnNlIgOQAgESVwoLTGlzdFRhcmdldHMSIC5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXF1ZXN0GiEubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVzcG9uc2UiA5ACARJVCgxEZWxldGVUYXJnZXQSIS5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVxdWVzdBoiLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXNwb25zZRJPCgpUZXN0VGFyZ2V0Eh8ubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZRJGCgdQdXRSb2xlEhwubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXNwb25zZRJLCgdHZXRSb2xlEhwubGVhc2Vob2xkLnYxLkdldFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLkdldFJvbGVSZXNwb25zZSIDkAIBElEKCUxpc3RSb2xlcxIeLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1Jlc3BvbnNlIgOQAgESTwoKRGVsZXRlUm9sZRIfLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVxdWVzdBogLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVzcG9uc2USWAoNUm90YXRlS2V5cmluZxIiLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVzcG9uc2USWAoNUmV3cmFwS2V5cmluZxIiLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVzcG9uc2USTgoITGlzdEtleXMSHS5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXF1ZXN0Gh4ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UiA5ACARJdCg1HZXRTZXJ2ZXJJbmZvEiIubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIq4CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUizQEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEIq4BCgtSZWRpc1RhcmdldBIYCgRob3N0GAEgASgJQgq6SAdyBRABGP8BEhkKBHBvcnQYAiABKAVCC7pICBoGGP//AygBEhwKCHVzZXJuYW1lGAMgASgJQgq6SAdyBRABGIABEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIq0BCgtNeXNxbFRhcmdldBIYCgRob3N0GAEgASgJQgq6SAdyBRABGP8BEhkKBHBvcnQYAiABKAVCC7pICBoGGP//AygBEhsKCHVzZXJuYW1lGAMgASgJQgm6SAZyBBABGFASMQoIdGxzX21vZGUYBCABKA4yFS5sZWFzZWhvbGQudjEuVGxzTW9kZUIIukgFggECEAESGQoGY2FfcGVtGAUgASgJQgm6SAZyBCiAgAQi3gMKBFJvbGUSDAoEcGF0aBgBIAEoCRIaCgZ0YXJnZXQYAiABKAlCCrpIB3IFEAEYgAESLgoLZGVmYXVsdF90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHbWF4X3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCghwb3N0Z3JlcxgFIAEoCzIaLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGVIABIoCgVyZWRpcxgJIAEoCzIXLmxlYXNlaG9sZC52MS5SZWRpc1JvbGVIABIoCgVteXNxbBgKIAEoCzIXLmxlYXNlaG9sZC52MS5NeXNxbFJvbGVIABIkCgRwb29sGBQgASgLMhYubGVhc2Vob2xkLnYxLldhcm1Qb29sEiAKCm1heF9sZWFzZXMYFSABKAVCDLpICRoHGICt4gQoABIuChhtYXhfbGVhc2VzX3Blcl9wcmluY2lwYWwYFiABKAVCDLpICRoHGICt4gQoABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIncKCFdhcm1Qb29sEhgKBHNpemUYASABKAVCCrpIBxoFGJBOKAESKgoHbWF4X2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIlChFyZWZpbGxfcGVyX3NlY29uZBgDIAEoBUIKukgHGgUY9AMoACImCglSZWRpc1JvbGUSGQoFcnVsZXMYASADKAlCCrpIB5IBBAgBEEAiggIKCU15c3FsUm9sZRIZCghkYXRhYmFzZRgBIAEoCUIHukgEcgIYQBI5CgZncmFudHMYAiADKAsyHS5sZWFzZWhvbGQudjEuTXlzcWxSb2xlLkdyYW50Qgq6SAeSAQQIARAgEh0KDGhvc3RfcGF0dGVybhgDIAEoCUIHukgEcgIYPBIkChBjb25uZWN0aW9uX2xpbWl0GAQgASgFQgq6SAcaBRiQTigAGloKBUdyYW50Eh4KCnByaXZpbGVnZXMYASADKAlCCrpIB5IBBAgBEAgSGQoGc2NoZW1hGAIgASgJQgm6SAZyBBABGEASFgoFdGFibGUYAyABKAlCB7pIBHICGEAi/AIKDFBvc3RncmVzUm9sZRIbCghkYXRhYmFzZRgBIAEoCUIJukgGcgQQARg/Eh0KCW1lbWJlcl9vZhgCIAMoCUIKukgHkgEECAEQEBIlChBzY3JhbV9pdGVyYXRpb25zGAMgASgFQgu6SAgaBhigjQYoABIkChBjb25uZWN0aW9uX2xpbWl0GAQgASgFQgq6SAcaBRiQTigAEkgKDW93bmVkX29iamVjdHMYBSABKA4yJy5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlLk93bmVkT2JqZWN0c0IIukgFggECEAESHAoLcmVhc3NpZ25fdG8YBiABKAlCB7pIBHICGD8iewoMT3duZWRPYmplY3RzEh0KGU9XTkVEX09CSkVDVFNfVU5TUEVDSUZJRUQQABIYChRPV05FRF9PQkpFQ1RTX1JFRlVTRRABEhYKEk9XTkVEX09CSkVDVFNfRFJPUBACEhoKFk9XTkVEX09CSkVDVFNfUkVBU1NJR04QAyKWAQoQUHV0VGFyZ2V0UmVxdWVzdBIsCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0Qga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJLChFQdXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhAKCHJldmlzaW9uGAIgASgDIjEKEEdldFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjkKEUdldFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQiYgoSTGlzdFRhcmdldHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIlUKE0xpc3RUYXJnZXRzUmVzcG9uc2USJQoHdGFyZ2V0cxgBIAMoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlEKE0RlbGV0ZVRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiKAoURGVsZXRlVGFyZ2V0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiTwoRVGVzdFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCglyb2xlX3BhdGgYAiABKAlCCLpIBXIDKIAESgQIDxAQUgluYW1lc3BhY2UiiwEKElRlc3RUYXJnZXRSZXNwb25zZRIKCgJvaxgBIAEoCBI2CgZjaGVja3MYAiADKAsyJi5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlLkNoZWNrGjEKBUNoZWNrEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSDgoGZGV0YWlsGAMgASgJIpABCg5QdXRSb2xlUmVxdWVzdBIoCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGVCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkUKD1B1dFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUSEAoIcmV2aXNpb24YAiABKAMiLwoOR2V0Um9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjMKD0dldFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUiegoQTGlzdFJvbGVzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIk8KEUxpc3RSb2xlc1Jlc3BvbnNlEiEKBXJvbGVzGAEgAygLMhIubGVhc2Vob2xkLnYxLlJvbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEURlbGV0ZVJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIiYKEkRlbGV0ZVJvbGVSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyIzChRSb3RhdGVLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIjkKFVJvdGF0ZUtleXJpbmdSZXNwb25zZRIOCgZrZXlfaWQYASABKAUSEAoIcmV2aXNpb24YAiABKAMiMwoUUmV3cmFwS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCJDChVSZXdyYXBLZXlyaW5nUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiIRCg9MaXN0S2V5c1JlcXVlc3Qi0QEKEExpc3RLZXlzUmVzcG9uc2USMAoEa2V5cxgBIAMoCzIiLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlLktleRqKAQoDS2V5Eg4KBmtleV9pZBgBIAEoBRIOCgZhY3RpdmUYAiABKAgSEAoIcHJvdmlkZXIYAyABKAkSEgoKa21zX2tleV9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdXNlcxgGIAEoAyIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCLAAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRINCgVlcG9jaBgEIAEoCRIQCghyZXZpc2lvbhgFIAEoAxIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVyZWRpcxgHIAEoCRIQCgh3YXJuaW5ncxgIIAMoCSpTCgdUbHNNb2RlEhgKFFRMU19NT0RFX1VOU1BFQ0lGSUVEEAASGAoUVExTX01PREVfVkVSSUZZX0ZVTEwQARIUChBUTFNfTU9ERV9ESVNBQkxFEAIyzwgKD09wZXJhdG9yU2VydmljZRJMCglQdXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXNwb25zZRJRCglHZXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXNwb25zZSIDkAIBElcKC0xpc3RUYXJnZXRzEiAubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVxdWVzdBohLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1Jlc3BvbnNlIgOQAgESVQoMRGVsZXRlVGFyZ2V0EiEubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlcXVlc3QaIi5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVzcG9uc2USTwoKVGVzdFRhcmdldBIfLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVxdWVzdBogLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVzcG9uc2USRgoHUHV0Um9sZRIcLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVzcG9uc2USSwoHR2V0Um9sZRIcLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVzcG9uc2UiA5ACARJRCglMaXN0Um9sZXMSHi5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVxdWVzdBofLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXNwb25zZSIDkAIBEk8KCkRlbGV0ZVJvbGUSHy5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlcXVlc3QaIC5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlc3BvbnNlElgKDVJvdGF0ZUtleXJpbmcSIi5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1Jlc3BvbnNlElgKDVJld3JhcEtleXJpbmcSIi5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEk4KCExpc3RLZXlzEh0ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVxdWVzdBoeLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlIgOQAgESXQoNR2V0U2VydmVySW5mbxIiLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBojLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -45,6 +45,22 @@ export type Target = Message<"leasehold.v1.Target"> & {
      */
     value: PostgresTarget;
     case: "postgres";
+  } | {
+    /**
+     * Redis from 6.2 or Valkey: one server, not a cluster.
+     *
+     * @generated from field: leasehold.v1.RedisTarget redis = 9;
+     */
+    value: RedisTarget;
+    case: "redis";
+  } | {
+    /**
+     * MySQL 8 or MariaDB from 10.5.
+     *
+     * @generated from field: leasehold.v1.MysqlTarget mysql = 10;
+     */
+    value: MysqlTarget;
+    case: "mysql";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -140,6 +156,104 @@ export const PostgresTargetSchema: GenMessage<PostgresTarget> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_operator_service, 1);
 
 /**
+ * Connection to a Redis or Valkey server.
+ *
+ * @generated from message leasehold.v1.RedisTarget
+ */
+export type RedisTarget = Message<"leasehold.v1.RedisTarget"> & {
+  /**
+   * Name or address.
+   *
+   * @generated from field: string host = 1;
+   */
+  host: string;
+
+  /**
+   * 1 to 65535.
+   *
+   * @generated from field: int32 port = 2;
+   */
+  port: number;
+
+  /**
+   * The broker's own ACL user; its rights are in docs/engines.md.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * How the connection is protected.
+   *
+   * @generated from field: leasehold.v1.TlsMode tls_mode = 4;
+   */
+  tlsMode: TlsMode;
+
+  /**
+   * PEM certificates to verify the server against; empty: the system's.
+   *
+   * @generated from field: string ca_pem = 5;
+   */
+  caPem: string;
+};
+
+/**
+ * Describes the message leasehold.v1.RedisTarget.
+ * Use `create(RedisTargetSchema)` to create a new message.
+ */
+export const RedisTargetSchema: GenMessage<RedisTarget> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 2);
+
+/**
+ * Connection to a MySQL or MariaDB server.
+ *
+ * @generated from message leasehold.v1.MysqlTarget
+ */
+export type MysqlTarget = Message<"leasehold.v1.MysqlTarget"> & {
+  /**
+   * Name or address.
+   *
+   * @generated from field: string host = 1;
+   */
+  host: string;
+
+  /**
+   * 1 to 65535.
+   *
+   * @generated from field: int32 port = 2;
+   */
+  port: number;
+
+  /**
+   * The broker's own account; its privileges are in docs/engines.md.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * How the connection is protected.
+   *
+   * @generated from field: leasehold.v1.TlsMode tls_mode = 4;
+   */
+  tlsMode: TlsMode;
+
+  /**
+   * PEM certificates to verify the server against; empty: the system's.
+   *
+   * @generated from field: string ca_pem = 5;
+   */
+  caPem: string;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlTarget.
+ * Use `create(MysqlTargetSchema)` to create a new message.
+ */
+export const MysqlTargetSchema: GenMessage<MysqlTarget> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 3);
+
+/**
  * A kind of credential that can be issued.
  *
  * @generated from message leasehold.v1.Role
@@ -167,7 +281,7 @@ export type Role = Message<"leasehold.v1.Role"> & {
   defaultTtl?: Duration | undefined;
 
   /**
-   * The most that a lease can reach, renewals included; at most 32 days. Left out: 24 h.
+   * The most that a lease can reach, renewals included; at most 32 days, and 24 h where the server ends no login by itself (Redis, MySQL). Left out: 24 h.
    *
    * @generated from field: google.protobuf.Duration max_ttl = 4;
    */
@@ -186,6 +300,22 @@ export type Role = Message<"leasehold.v1.Role"> & {
      */
     value: PostgresRole;
     case: "postgres";
+  } | {
+    /**
+     * A Redis ACL user.
+     *
+     * @generated from field: leasehold.v1.RedisRole redis = 9;
+     */
+    value: RedisRole;
+    case: "redis";
+  } | {
+    /**
+     * A MySQL or MariaDB account.
+     *
+     * @generated from field: leasehold.v1.MysqlRole mysql = 10;
+     */
+    value: MysqlRole;
+    case: "mysql";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -236,7 +366,7 @@ export type Role = Message<"leasehold.v1.Role"> & {
  * Use `create(RoleSchema)` to create a new message.
  */
 export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 2);
+  messageDesc(file_leasehold_v1_operator_service, 4);
 
 /**
  * Logins made ahead that can't log in: an issue takes one and enables it, which takes the cost of making it off the caller. An empty pool is no error: then it is made.
@@ -271,7 +401,106 @@ export type WarmPool = Message<"leasehold.v1.WarmPool"> & {
  * Use `create(WarmPoolSchema)` to create a new message.
  */
 export const WarmPoolSchema: GenMessage<WarmPool> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 3);
+  messageDesc(file_leasehold_v1_operator_service, 5);
+
+/**
+ * What a leased Redis user can do.
+ *
+ * @generated from message leasehold.v1.RedisRole
+ */
+export type RedisRole = Message<"leasehold.v1.RedisRole"> & {
+  /**
+   * Rules of ACL SETUSER, in order, each one token: `~keys`, `%R~keys`, `%W~keys`, `&channels`, `+command`, `-command`, `+@category`, `-@category`.
+   * Nothing that makes a lease more than it is; broad categories must be followed by `-@admin` and `-@dangerous` (docs/engines.md).
+   *
+   * @generated from field: repeated string rules = 1;
+   */
+  rules: string[];
+};
+
+/**
+ * Describes the message leasehold.v1.RedisRole.
+ * Use `create(RedisRoleSchema)` to create a new message.
+ */
+export const RedisRoleSchema: GenMessage<RedisRole> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 6);
+
+/**
+ * What a leased MySQL or MariaDB account can do.
+ *
+ * @generated from message leasehold.v1.MysqlRole
+ */
+export type MysqlRole = Message<"leasehold.v1.MysqlRole"> & {
+  /**
+   * Where the client connects; empty: no schema chosen.
+   *
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * What it may do.
+   *
+   * @generated from field: repeated leasehold.v1.MysqlRole.Grant grants = 2;
+   */
+  grants: MysqlRole_Grant[];
+
+  /**
+   * Host part of the account, with the wildcards % and _; empty: %.
+   *
+   * @generated from field: string host_pattern = 3;
+   */
+  hostPattern: string;
+
+  /**
+   * Most connections at a time; 0: no limit.
+   *
+   * @generated from field: int32 connection_limit = 4;
+   */
+  connectionLimit: number;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlRole.
+ * Use `create(MysqlRoleSchema)` to create a new message.
+ */
+export const MysqlRoleSchema: GenMessage<MysqlRole> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 7);
+
+/**
+ * Privileges on one schema or table.
+ *
+ * @generated from message leasehold.v1.MysqlRole.Grant
+ */
+export type MysqlRole_Grant = Message<"leasehold.v1.MysqlRole.Grant"> & {
+  /**
+   * SELECT, INSERT, UPDATE, DELETE, EXECUTE, SHOW VIEW, CREATE TEMPORARY TABLES, LOCK TABLES.
+   *
+   * @generated from field: repeated string privileges = 1;
+   */
+  privileges: string[];
+
+  /**
+   * Schema.
+   *
+   * @generated from field: string schema = 2;
+   */
+  schema: string;
+
+  /**
+   * Table; empty: all of the schema.
+   *
+   * @generated from field: string table = 3;
+   */
+  table: string;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlRole.Grant.
+ * Use `create(MysqlRole_GrantSchema)` to create a new message.
+ */
+export const MysqlRole_GrantSchema: GenMessage<MysqlRole_Grant> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 7, 0);
 
 /**
  * What a leased PostgreSQL login can do.
@@ -327,7 +556,7 @@ export type PostgresRole = Message<"leasehold.v1.PostgresRole"> & {
  * Use `create(PostgresRoleSchema)` to create a new message.
  */
 export const PostgresRoleSchema: GenMessage<PostgresRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 4);
+  messageDesc(file_leasehold_v1_operator_service, 8);
 
 /**
  * What happens to objects a leased login made and left.
@@ -375,7 +604,7 @@ export type PostgresRole_OwnedObjects = (typeof PostgresRole_OwnedObjects)[keyof
  * Describes the enum leasehold.v1.PostgresRole.OwnedObjects.
  */
 export const PostgresRole_OwnedObjectsSchema: GenEnum<PostgresRole_OwnedObjects> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 4, 0);
+  enumDesc(file_leasehold_v1_operator_service, 8, 0);
 
 /**
  * Request of PutTarget.
@@ -417,7 +646,7 @@ export type PutTargetRequest = Message<"leasehold.v1.PutTargetRequest"> & {
  * Use `create(PutTargetRequestSchema)` to create a new message.
  */
 export const PutTargetRequestSchema: GenMessage<PutTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 5);
+  messageDesc(file_leasehold_v1_operator_service, 9);
 
 /**
  * Response of PutTarget.
@@ -445,7 +674,7 @@ export type PutTargetResponse = Message<"leasehold.v1.PutTargetResponse"> & {
  * Use `create(PutTargetResponseSchema)` to create a new message.
  */
 export const PutTargetResponseSchema: GenMessage<PutTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 6);
+  messageDesc(file_leasehold_v1_operator_service, 10);
 
 /**
  * Request of GetTarget.
@@ -466,7 +695,7 @@ export type GetTargetRequest = Message<"leasehold.v1.GetTargetRequest"> & {
  * Use `create(GetTargetRequestSchema)` to create a new message.
  */
 export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7);
+  messageDesc(file_leasehold_v1_operator_service, 11);
 
 /**
  * Response of GetTarget.
@@ -487,7 +716,7 @@ export type GetTargetResponse = Message<"leasehold.v1.GetTargetResponse"> & {
  * Use `create(GetTargetResponseSchema)` to create a new message.
  */
 export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8);
+  messageDesc(file_leasehold_v1_operator_service, 12);
 
 /**
  * Request of ListTargets.
@@ -515,7 +744,7 @@ export type ListTargetsRequest = Message<"leasehold.v1.ListTargetsRequest"> & {
  * Use `create(ListTargetsRequestSchema)` to create a new message.
  */
 export const ListTargetsRequestSchema: GenMessage<ListTargetsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 9);
+  messageDesc(file_leasehold_v1_operator_service, 13);
 
 /**
  * Response of ListTargets.
@@ -543,7 +772,7 @@ export type ListTargetsResponse = Message<"leasehold.v1.ListTargetsResponse"> & 
  * Use `create(ListTargetsResponseSchema)` to create a new message.
  */
 export const ListTargetsResponseSchema: GenMessage<ListTargetsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 10);
+  messageDesc(file_leasehold_v1_operator_service, 14);
 
 /**
  * Request of DeleteTarget.
@@ -571,7 +800,7 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
  * Use `create(DeleteTargetRequestSchema)` to create a new message.
  */
 export const DeleteTargetRequestSchema: GenMessage<DeleteTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 11);
+  messageDesc(file_leasehold_v1_operator_service, 15);
 
 /**
  * Response of DeleteTarget.
@@ -592,7 +821,7 @@ export type DeleteTargetResponse = Message<"leasehold.v1.DeleteTargetResponse"> 
  * Use `create(DeleteTargetResponseSchema)` to create a new message.
  */
 export const DeleteTargetResponseSchema: GenMessage<DeleteTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 12);
+  messageDesc(file_leasehold_v1_operator_service, 16);
 
 /**
  * Request of TestTarget.
@@ -620,7 +849,7 @@ export type TestTargetRequest = Message<"leasehold.v1.TestTargetRequest"> & {
  * Use `create(TestTargetRequestSchema)` to create a new message.
  */
 export const TestTargetRequestSchema: GenMessage<TestTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13);
+  messageDesc(file_leasehold_v1_operator_service, 17);
 
 /**
  * Response of TestTarget.
@@ -648,7 +877,7 @@ export type TestTargetResponse = Message<"leasehold.v1.TestTargetResponse"> & {
  * Use `create(TestTargetResponseSchema)` to create a new message.
  */
 export const TestTargetResponseSchema: GenMessage<TestTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14);
+  messageDesc(file_leasehold_v1_operator_service, 18);
 
 /**
  * One thing that was tried.
@@ -683,7 +912,7 @@ export type TestTargetResponse_Check = Message<"leasehold.v1.TestTargetResponse.
  * Use `create(TestTargetResponse_CheckSchema)` to create a new message.
  */
 export const TestTargetResponse_CheckSchema: GenMessage<TestTargetResponse_Check> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14, 0);
+  messageDesc(file_leasehold_v1_operator_service, 18, 0);
 
 /**
  * Request of PutRole.
@@ -725,7 +954,7 @@ export type PutRoleRequest = Message<"leasehold.v1.PutRoleRequest"> & {
  * Use `create(PutRoleRequestSchema)` to create a new message.
  */
 export const PutRoleRequestSchema: GenMessage<PutRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 15);
+  messageDesc(file_leasehold_v1_operator_service, 19);
 
 /**
  * Response of PutRole.
@@ -753,7 +982,7 @@ export type PutRoleResponse = Message<"leasehold.v1.PutRoleResponse"> & {
  * Use `create(PutRoleResponseSchema)` to create a new message.
  */
 export const PutRoleResponseSchema: GenMessage<PutRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 16);
+  messageDesc(file_leasehold_v1_operator_service, 20);
 
 /**
  * Request of GetRole.
@@ -774,7 +1003,7 @@ export type GetRoleRequest = Message<"leasehold.v1.GetRoleRequest"> & {
  * Use `create(GetRoleRequestSchema)` to create a new message.
  */
 export const GetRoleRequestSchema: GenMessage<GetRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 17);
+  messageDesc(file_leasehold_v1_operator_service, 21);
 
 /**
  * Response of GetRole.
@@ -795,7 +1024,7 @@ export type GetRoleResponse = Message<"leasehold.v1.GetRoleResponse"> & {
  * Use `create(GetRoleResponseSchema)` to create a new message.
  */
 export const GetRoleResponseSchema: GenMessage<GetRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18);
+  messageDesc(file_leasehold_v1_operator_service, 22);
 
 /**
  * Request of ListRoles.
@@ -830,7 +1059,7 @@ export type ListRolesRequest = Message<"leasehold.v1.ListRolesRequest"> & {
  * Use `create(ListRolesRequestSchema)` to create a new message.
  */
 export const ListRolesRequestSchema: GenMessage<ListRolesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19);
+  messageDesc(file_leasehold_v1_operator_service, 23);
 
 /**
  * Response of ListRoles.
@@ -858,7 +1087,7 @@ export type ListRolesResponse = Message<"leasehold.v1.ListRolesResponse"> & {
  * Use `create(ListRolesResponseSchema)` to create a new message.
  */
 export const ListRolesResponseSchema: GenMessage<ListRolesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 20);
+  messageDesc(file_leasehold_v1_operator_service, 24);
 
 /**
  * Request of DeleteRole.
@@ -886,7 +1115,7 @@ export type DeleteRoleRequest = Message<"leasehold.v1.DeleteRoleRequest"> & {
  * Use `create(DeleteRoleRequestSchema)` to create a new message.
  */
 export const DeleteRoleRequestSchema: GenMessage<DeleteRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 21);
+  messageDesc(file_leasehold_v1_operator_service, 25);
 
 /**
  * Response of DeleteRole.
@@ -907,7 +1136,7 @@ export type DeleteRoleResponse = Message<"leasehold.v1.DeleteRoleResponse"> & {
  * Use `create(DeleteRoleResponseSchema)` to create a new message.
  */
 export const DeleteRoleResponseSchema: GenMessage<DeleteRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 22);
+  messageDesc(file_leasehold_v1_operator_service, 26);
 
 /**
  * Request of RotateKeyring.
@@ -928,7 +1157,7 @@ export type RotateKeyringRequest = Message<"leasehold.v1.RotateKeyringRequest"> 
  * Use `create(RotateKeyringRequestSchema)` to create a new message.
  */
 export const RotateKeyringRequestSchema: GenMessage<RotateKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 23);
+  messageDesc(file_leasehold_v1_operator_service, 27);
 
 /**
  * Response of RotateKeyring.
@@ -956,7 +1185,7 @@ export type RotateKeyringResponse = Message<"leasehold.v1.RotateKeyringResponse"
  * Use `create(RotateKeyringResponseSchema)` to create a new message.
  */
 export const RotateKeyringResponseSchema: GenMessage<RotateKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 24);
+  messageDesc(file_leasehold_v1_operator_service, 28);
 
 /**
  * Request of RewrapKeyring.
@@ -977,7 +1206,7 @@ export type RewrapKeyringRequest = Message<"leasehold.v1.RewrapKeyringRequest"> 
  * Use `create(RewrapKeyringRequestSchema)` to create a new message.
  */
 export const RewrapKeyringRequestSchema: GenMessage<RewrapKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 25);
+  messageDesc(file_leasehold_v1_operator_service, 29);
 
 /**
  * Response of RewrapKeyring.
@@ -998,7 +1227,7 @@ export type RewrapKeyringResponse = Message<"leasehold.v1.RewrapKeyringResponse"
  * Use `create(RewrapKeyringResponseSchema)` to create a new message.
  */
 export const RewrapKeyringResponseSchema: GenMessage<RewrapKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 26);
+  messageDesc(file_leasehold_v1_operator_service, 30);
 
 /**
  * Request of ListKeys.
@@ -1013,7 +1242,7 @@ export type ListKeysRequest = Message<"leasehold.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27);
+  messageDesc(file_leasehold_v1_operator_service, 31);
 
 /**
  * Response of ListKeys.
@@ -1034,7 +1263,7 @@ export type ListKeysResponse = Message<"leasehold.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28);
+  messageDesc(file_leasehold_v1_operator_service, 32);
 
 /**
  * One seed.
@@ -1090,7 +1319,7 @@ export type ListKeysResponse_Key = Message<"leasehold.v1.ListKeysResponse.Key"> 
  * Use `create(ListKeysResponse_KeySchema)` to create a new message.
  */
 export const ListKeysResponse_KeySchema: GenMessage<ListKeysResponse_Key> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28, 0);
+  messageDesc(file_leasehold_v1_operator_service, 32, 0);
 
 /**
  * Request of GetServerInfo.
@@ -1105,7 +1334,7 @@ export type GetServerInfoRequest = Message<"leasehold.v1.GetServerInfoRequest"> 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 29);
+  messageDesc(file_leasehold_v1_operator_service, 33);
 
 /**
  * Response of GetServerInfo.
@@ -1175,7 +1404,7 @@ export type GetServerInfoResponse = Message<"leasehold.v1.GetServerInfoResponse"
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 30);
+  messageDesc(file_leasehold_v1_operator_service, 34);
 
 /**
  * How a connection to a target is protected.
