@@ -11,6 +11,8 @@ export interface EngineDefinition<Config = unknown, RoleConfig = unknown> {
   /** Second segment of its role paths: `credentials/<name>/...`. */
   readonly name: string;
   readonly abilities: EngineAbilities;
+  /** Longest name of a login; absent: 63. */
+  readonly maxNameBytes?: number;
   /** Field violations of a configuration that came from a manifest; empty when it is good. No I/O. */
   checkTarget(config: Config): readonly Violation[];
   checkRole(config: RoleConfig): readonly Violation[];
