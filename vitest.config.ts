@@ -37,7 +37,7 @@ export default defineConfig({
         },
       },
       // `npm run test:engines`: needs a MariaDB, which it installs where it may.
-      ...(process.env["npm_lifecycle_event"] === "test:engines" || process.argv.includes("engines") ? [engines] : []),
+      ...(process.argv.includes("engines") ? [engines] : []),
     ],
   },
 });

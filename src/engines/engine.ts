@@ -11,14 +11,15 @@ export interface EngineDefinition<Config = unknown, RoleConfig = unknown> {
   /** Second segment of its role paths: `credentials/<name>/...`. */
   readonly name: string;
   readonly abilities: EngineAbilities;
-  /** Longest name of a login; absent: 63. */
-  readonly maxNameBytes?: number;
   /** Field violations of a configuration that came from a manifest; empty when it is good. No I/O. */
   checkTarget(config: Config): readonly Violation[];
   checkRole(config: RoleConfig): readonly Violation[];
   /** Opens lazily: no I/O before the first call on the result. `password` is the broker's own login on the target. */
   open(config: Config, password: Sensitive, options: OpenOptions): Target<RoleConfig>;
 }
+
+/** The longest lease where the server ends no login by itself (`serverExpiry` false): so long a login may live that nobody can take away. Milliseconds. */
+export const MAX_TTL_WITHOUT_SERVER_EXPIRY_MS = 24 * 3_600_000;
 
 export interface Violation {
   /** Proto field path below the configuration message, e.g. `member_of[1]`. */
@@ -95,6 +96,8 @@ export type RevokeResult = "revoked" | "absent";
  * TARGET_MISCONFIGURED (try again, but somebody must act; metadata `problem` says what, without secrets).
  */
 export interface Target<RoleConfig> {
+  /** Longest name of a login (`loginName`); absent: 63. */
+  readonly maxNameBytes?: number;
   identify(): Promise<TargetIdentity>;
   /** Creates the login, usable at once. Idempotent by name: creating the same name again is an error TARGET_MISCONFIGURED `problem: name_taken`. */
   create(login: NewLogin<RoleConfig>): Promise<CreatedLogin>;

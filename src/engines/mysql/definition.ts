@@ -1,5 +1,5 @@
 import type { EngineDefinition } from "../engine.ts";
-import { ABILITIES, MAX_NAME_BYTES } from "./abilities.ts";
+import { ABILITIES } from "./abilities.ts";
 import { checkRoleConfig, checkTargetConfig, type MysqlRoleConfig, type MysqlTargetConfig } from "./config.ts";
 import { MysqlTarget } from "./target.ts";
 
@@ -7,7 +7,6 @@ import { MysqlTarget } from "./target.ts";
 export const mysql = {
   name: "mysql",
   abilities: ABILITIES,
-  maxNameBytes: MAX_NAME_BYTES,
   checkTarget: checkTargetConfig,
   checkRole: checkRoleConfig,
   open: (config, password, options) => new MysqlTarget(config, password, options),

@@ -20,6 +20,7 @@ import { Sessions } from "./sessions.ts";
  * or the creation begins afterwards and finds its deadline passed on the server's clock. Locks are of one server: no Galera, no proxy between.
  */
 export class MysqlTarget implements Target<MysqlRoleConfig> {
+  readonly maxNameBytes = MAX_NAME_BYTES;
   readonly #sessions: Sessions;
   readonly #options: OpenOptions;
 

@@ -9,9 +9,9 @@ const ADD_COMMAND = /^\+([a-z][a-z0-9_.-]{0,63})(?:\|([a-z][a-z0-9_-]{0,63}))?$/
 const REMOVE = /^-(@[a-z]{1,32}|[a-z][a-z0-9_.-]{0,63}(\|[a-z][a-z0-9_-]{0,63})?)$/;
 
 /** Categories without a command of @admin; KEYS and SORT are the worst of them. */
-const PLAIN: ReadonlySet<string> = new Set("read set sortedset list hash string bitmap hyperloglog geo stream pubsub transaction scripting".split(" "));
+const PLAIN: ReadonlySet<string> = new Set("read set sortedset list hash string bitmap geo stream pubsub transaction scripting".split(" "));
 /** Categories that hold commands of @admin or that harm the whole server: to be cut down by what follows. */
-const BROAD: ReadonlySet<string> = new Set("all write keyspace connection blocking fast slow".split(" "));
+const BROAD: ReadonlySet<string> = new Set("all write keyspace connection blocking fast slow hyperloglog".split(" "));
 
 /** Every command of @admin (tests ask the server), and of @dangerous what reaches beyond the user's keys. Subcommands go with their command. */
 const REFUSED: ReadonlySet<string> = new Set(
