@@ -32,7 +32,8 @@ export async function redisTarget(): Promise<RedisServer> {
 }
 
 export async function redisUnderTest(): Promise<EngineUnderTest<RedisTargetConfig, RedisRoleConfig>> {
-  const { config, password, stop } = await redisTarget();
+  const server = await redisTarget();
+  const { config, password } = server;
   return {
     engine: redis,
     config,
@@ -42,7 +43,7 @@ export async function redisUnderTest(): Promise<EngineUnderTest<RedisTargetConfi
     instance: "test",
     role: { rules: ["~app:*", "+@read", "+@string", "+ping"] },
     connect: clientOf,
-    stop,
+    stop: () => server.stop(),
   };
 }
 

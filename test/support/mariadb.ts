@@ -28,7 +28,7 @@ export async function freshMariadb(): Promise<TestMariadb> {
   if (account.owner !== undefined) chownSync(folder, account.owner.uid, account.owner.gid);
   const data = join(folder, "data");
   const [file, ...args] = [...account.prefix, install, "--no-defaults", `--datadir=${data}`, "--auth-root-authentication-method=normal", "--skip-test-db"];
-  await run(file!, args, { cwd: "/", env: startEnvironment(), ...account.ids });
+  await run(file, args, { cwd: "/", env: startEnvironment(), ...account.ids });
   const port = await freePort();
   const logFile = join(folder, "log");
   const flags = [`--datadir=${data}`, `--socket=${join(folder, "s")}`, `--pid-file=${join(folder, "pid")}`, `--port=${port}`, "--bind-address=127.0.0.1"];
@@ -69,7 +69,7 @@ function mariadb(): { readonly server: string; readonly install: string } {
   if (spawnSync("/bin/sh", ["-c", "command -v apt-get"]).status === 0) {
     console.log("the engine tests need a MariaDB server: installing one with apt-get");
     const [program, ...args] = [...(process.getuid?.() === 0 ? [] : ["sudo", "-n"]), "sh", "-c", INSTALL];
-    spawnSync(program!, args, { stdio: ["ignore", "ignore", "inherit"] });
+    spawnSync(program, args, { stdio: ["ignore", "ignore", "inherit"] });
     const installed = find();
     if (installed !== undefined) return installed;
   }

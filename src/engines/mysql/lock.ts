@@ -34,7 +34,7 @@ async function take(session: Session, lock: string): Promise<void> {
 /** Ends a session; one that has gone by itself is as well. */
 export async function kill(session: Session, id: number): Promise<void> {
   try {
-    await session.rows(`KILL CONNECTION ${Number(id)}`);
+    await session.rows(`KILL CONNECTION ${id}`);
   } catch (error) {
     if ((error as { code?: unknown }).code !== "ER_NO_SUCH_THREAD") throw error;
   }

@@ -15,7 +15,7 @@ export interface Server {
  * port, data folder and server_id, so that a server moved to another host is another server until the target is made anew.
  */
 export async function askServer(session: Session): Promise<Server> {
-  const [row] = await session.rows<{ version: string; ro: number }>("SELECT VERSION() AS version, @@GLOBAL.read_only + 0 AS ro");
+  const [row] = await session.rows<{ version: string; ro: number | string }>("SELECT VERSION() AS version, @@GLOBAL.read_only + 0 AS ro");
   const { version, ro } = row!;
   const mariadb = version.includes("MariaDB");
   const [found] = await session.rows<{ id: string }>(
