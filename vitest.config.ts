@@ -1,5 +1,18 @@
 import { defineConfig } from "vitest/config";
 
+/** Run by `npm run test:engines` alone, since they need more servers than the others. */
+const ENGINES = ["test/conformance/engine-mysql.test.ts", "test/integration/engine-mysql*.test.ts"];
+const TIMEOUTS = { testTimeout: 60_000, hookTimeout: 120_000 };
+const engines = {
+  extends: true as const,
+  test: {
+    name: "engines",
+    include: ["test/conformance/engine-*.test.ts", "test/integration/engine-mysql*.test.ts", "test/integration/engine-redis*.test.ts"],
+    globalSetup: "test/support/global-setup.ts",
+    ...TIMEOUTS,
+  },
+};
+
 /**
  * Two projects, so that unit tests start no servers. `system` gets one PostgreSQL and one Redis for the whole run (test/support/global-setup.ts).
  * Timeouts are limits for a loaded machine, not expectations: tests wait on conditions.
@@ -18,12 +31,13 @@ export default defineConfig({
         test: {
           name: "system",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/unit/**"],
+          exclude: ["test/unit/**", ...ENGINES],
           globalSetup: "test/support/global-setup.ts",
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          ...TIMEOUTS,
         },
       },
+      // `npm run test:engines`: needs a MariaDB, which it installs where it may.
+      ...(process.argv.includes("engines") ? [engines] : []),
     ],
   },
 });

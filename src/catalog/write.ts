@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { invalid, LeaseholdError } from "../base/errors.ts";
 import type { Sensitive } from "../base/sensitive.ts";
+import { MAX_TTL_WITHOUT_SERVER_EXPIRY_MS } from "../engines/engine.ts";
 import { keyIdOf, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { Actor } from "../model/audit.ts";
@@ -91,6 +92,8 @@ export class CatalogWriter {
   async putRole(input: RoleInput, write: Write): Promise<Written> {
     const engine = this.#targets.engine(input.engine);
     throwViolations(engine.checkRole(input.config), `role.${input.engine}`);
+    if (!engine.abilities.serverExpiry && input.maxTtlMs > MAX_TTL_WITHOUT_SERVER_EXPIRY_MS)
+      throw invalid("role.max_ttl", "must be at most 24 h: this kind of server ends no login by itself");
     if (input.pool !== undefined && engine.abilities.warmPool !== true) throw invalid("role.pool", "is not possible with this engine");
     const target = this.#catalog.target(input.target) ?? (await this.#catalog.refreshTarget(input.target));
     if (target === undefined || target.engine !== input.engine) throw new LeaseholdError("TARGET_NOT_FOUND");

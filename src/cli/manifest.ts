@@ -6,10 +6,13 @@ import { clone, create, type DescMessage, fromJson, type JsonObject, type Messag
 import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { parseAllDocuments } from "yaml";
 import {
+  type MysqlRole,
+  type MysqlTarget,
   OperatorService,
   type PostgresRole,
   PostgresRole_OwnedObjects,
   type PostgresTarget,
+  type RedisTarget,
   type Role,
   RoleSchema,
   type Target,
@@ -162,7 +165,8 @@ function withDefaults<D extends typeof RoleSchema | typeof TargetSchema>(schema:
       role.scramIterations ||= 4096;
       role.ownedObjects ||= PostgresRole_OwnedObjects.REFUSE;
     }
-  } else if (engine.case === "postgres") (engine.value as PostgresTarget).tlsMode ||= TlsMode.VERIFY_FULL;
+    if (engine.case === "mysql") (engine.value as MysqlRole).hostPattern ||= "%";
+  } else if (engine.case !== undefined) (engine.value as PostgresTarget | RedisTarget | MysqlTarget).tlsMode ||= TlsMode.VERIFY_FULL;
   return filled;
 }
 

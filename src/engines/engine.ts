@@ -18,6 +18,9 @@ export interface EngineDefinition<Config = unknown, RoleConfig = unknown> {
   open(config: Config, password: Sensitive, options: OpenOptions): Target<RoleConfig>;
 }
 
+/** The longest lease where the server ends no login by itself (`serverExpiry` false): so long a login may live that nobody can take away. Milliseconds. */
+export const MAX_TTL_WITHOUT_SERVER_EXPIRY_MS = 24 * 3_600_000;
+
 export interface Violation {
   /** Proto field path below the configuration message, e.g. `member_of[1]`. */
   readonly field: string;
@@ -105,6 +108,8 @@ export type RevokeResult = "revoked" | "absent";
  * TARGET_MISCONFIGURED (try again, but somebody must act; metadata `problem` says what, without secrets).
  */
 export interface Target<RoleConfig> {
+  /** Longest name of a login (`loginName`); absent: 63. */
+  readonly maxNameBytes?: number;
   identify(): Promise<TargetIdentity>;
   /** Creates the login, usable at once. Idempotent by name: creating the same name again is an error TARGET_MISCONFIGURED `problem: name_taken`. */
   create(login: NewLogin<RoleConfig>): Promise<CreatedLogin>;

@@ -1,4 +1,6 @@
 const MAX_NAME_BYTES = 63;
+/** The least that a name may be cut to: prefix of the longest instance, `_`, the longest random part used. */
+const LEAST_NAME_BYTES = 32;
 const INSTANCE = /^[a-z0-9]{1,16}$/;
 const SUFFIX = /^[a-z0-9]{8,24}$/;
 
@@ -8,19 +10,20 @@ export function isInstance(value: string): boolean {
 }
 
 /**
- * Name of a leased login, `lh_<instance>_<role>_<random>` in [a-z0-9_], at most 63 bytes (PostgreSQL's limit; longer is cut in silence there).
+ * Name of a leased login, `lh_<instance>_<role>_<random>` in [a-z0-9_], at most `maxBytes` (63 is PostgreSQL's limit; longer is cut in silence there).
  * `<role>` is the role path without `credentials/<engine>/`, shortened from the left, for people who read pg_stat_activity.
  * `random` (see `newLoginSuffix`) alone makes it unique. Throws a RangeError for an instance or a random part of another form.
  */
-export function loginName(instance: string, rolePath: string, random: string): string {
-  if (!isInstance(instance) || !SUFFIX.test(random)) throw new RangeError("malformed instance or random part of a login name");
+export function loginName(instance: string, rolePath: string, random: string, maxBytes = MAX_NAME_BYTES): string {
+  if (!isInstance(instance) || !SUFFIX.test(random) || maxBytes < LEAST_NAME_BYTES) throw new RangeError("malformed instance or random part of a login name");
   const prefix = `lh_${instance}_`;
-  const room = MAX_NAME_BYTES - prefix.length - 1 - random.length;
+  const room = maxBytes - prefix.length - 1 - random.length;
+  if (room <= 0) return `${prefix}${random}`;
   const readable = rolePath
     .replace(/^credentials\/[^/]+\//, "")
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, "_")
     .slice(-room)
     .replaceAll(/^_+|_+$/g, "");
-  return `${prefix}${readable === "" ? "role" : readable}_${random}`;
+  return `${prefix}${readable === "" ? "role".slice(0, room) : readable}_${random}`;
 }

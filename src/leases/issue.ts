@@ -172,7 +172,7 @@ export class LeaseIssuer {
       role,
       ttlMs,
       share: renewShare(),
-      username: loginName(this.#deps.instance, role.path, newLoginSuffix()),
+      username: loginName(this.#deps.instance, role.path, newLoginSuffix(), target.maxNameBytes),
       password: newPassword(),
       // Read before the row is written: whenever that is done, the row is not given up before this deadline has passed on the target.
       deadlineAt: time.now() + this.#deps.settings.createDeadlineMs,

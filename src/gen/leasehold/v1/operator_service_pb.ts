@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItYBCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKCHBhc3N3b3JkGAMgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlQgOAAQESCwoDdWlkGAQgASgJEgwKBGV0YWcYBSABKAkSLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSLyAQoOUG9zdGdyZXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCghkYXRhYmFzZRgDIAEoCUIJukgGcgQQARg/EhsKCHVzZXJuYW1lGAQgASgJQgm6SAZyBBABGD8SMQoIdGxzX21vZGUYBSABKA4yFS5sZWFzZWhvbGQudjEuVGxzTW9kZUIIukgFggECEAESGQoGY2FfcGVtGAYgASgJQgm6SAZyBCiAgAQSIwoPbWF4X2Nvbm5lY3Rpb25zGAcgASgFQgq6SAcaBRj0AygAIooDCgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIgCgptYXhfbGVhc2VzGBUgASgFQgy6SAkaBxiAreIEKAASLgoYbWF4X2xlYXNlc19wZXJfcHJpbmNpcGFsGBYgASgFQgy6SAkaBxiAreIEKAASCwoDdWlkGAYgASgJEgwKBGV0YWcYByABKAkSLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAi/AIKDFBvc3RncmVzUm9sZRIbCghkYXRhYmFzZRgBIAEoCUIJukgGcgQQARg/Eh0KCW1lbWJlcl9vZhgCIAMoCUIKukgHkgEECAEQEBIlChBzY3JhbV9pdGVyYXRpb25zGAMgASgFQgu6SAgaBhigjQYoABIkChBjb25uZWN0aW9uX2xpbWl0GAQgASgFQgq6SAcaBRiQTigAEkgKDW93bmVkX29iamVjdHMYBSABKA4yJy5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlLk93bmVkT2JqZWN0c0IIukgFggECEAESHAoLcmVhc3NpZ25fdG8YBiABKAlCB7pIBHICGD8iewoMT3duZWRPYmplY3RzEh0KGU9XTkVEX09CSkVDVFNfVU5TUEVDSUZJRUQQABIYChRPV05FRF9PQkpFQ1RTX1JFRlVTRRABEhYKEk9XTkVEX09CSkVDVFNfRFJPUBACEhoKFk9XTkVEX09CSkVDVFNfUkVBU1NJR04QAyKWAQoQUHV0VGFyZ2V0UmVxdWVzdBIsCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0Qga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJLChFQdXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhAKCHJldmlzaW9uGAIgASgDIjEKEEdldFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjkKEUdldFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQiYgoSTGlzdFRhcmdldHNSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIlUKE0xpc3RUYXJnZXRzUmVzcG9uc2USJQoHdGFyZ2V0cxgBIAMoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIlEKE0RlbGV0ZVRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiKAoURGVsZXRlVGFyZ2V0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiTwoRVGVzdFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCglyb2xlX3BhdGgYAiABKAlCCLpIBXIDKIAESgQIDxAQUgluYW1lc3BhY2UiiwEKElRlc3RUYXJnZXRSZXNwb25zZRIKCgJvaxgBIAEoCBI2CgZjaGVja3MYAiADKAsyJi5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlLkNoZWNrGjEKBUNoZWNrEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSDgoGZGV0YWlsGAMgASgJIpABCg5QdXRSb2xlUmVxdWVzdBIoCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGVCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkUKD1B1dFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUSEAoIcmV2aXNpb24YAiABKAMiLwoOR2V0Um9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjMKD0dldFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUiegoQTGlzdFJvbGVzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIk8KEUxpc3RSb2xlc1Jlc3BvbnNlEiEKBXJvbGVzGAEgAygLMhIubGVhc2Vob2xkLnYxLlJvbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEURlbGV0ZVJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIiYKEkRlbGV0ZVJvbGVSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyIzChRSb3RhdGVLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIjkKFVJvdGF0ZUtleXJpbmdSZXNwb25zZRIOCgZrZXlfaWQYASABKAUSEAoIcmV2aXNpb24YAiABKAMiMwoUUmV3cmFwS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCJDChVSZXdyYXBLZXlyaW5nUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiIRCg9MaXN0S2V5c1JlcXVlc3Qi0QEKEExpc3RLZXlzUmVzcG9uc2USMAoEa2V5cxgBIAMoCzIiLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlLktleRqKAQoDS2V5Eg4KBmtleV9pZBgBIAEoBRIOCgZhY3RpdmUYAiABKAgSEAoIcHJvdmlkZXIYAyABKAkSEgoKa21zX2tleV9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdXNlcxgGIAEoAyIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCLAAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRINCgVlcG9jaBgEIAEoCRIQCghyZXZpc2lvbhgFIAEoAxIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVyZWRpcxgHIAEoCRIQCgh3YXJuaW5ncxgIIAMoCSpTCgdUbHNNb2RlEhgKFFRMU19NT0RFX1VOU1BFQ0lGSUVEEAASGAoUVExTX01PREVfVkVSSUZZX0ZVTEwQARIUChBUTFNfTU9ERV9ESVNBQkxFEAIyzwgKD09wZXJhdG9yU2VydmljZRJMCglQdXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXNwb25zZRJRCglHZXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXNwb25zZSIDkAIBElcKC0xpc3RUYXJnZXRzEiAubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVxdWVzdBohLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1Jlc3BvbnNlIgOQAgESVQoMRGVsZXRlVGFyZ2V0EiEubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlcXVlc3QaIi5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVzcG9uc2USTwoKVGVzdFRhcmdldBIfLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVxdWVzdBogLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVzcG9uc2USRgoHUHV0Um9sZRIcLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVzcG9uc2USSwoHR2V0Um9sZRIcLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVzcG9uc2UiA5ACARJRCglMaXN0Um9sZXMSHi5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVxdWVzdBofLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXNwb25zZSIDkAIBEk8KCkRlbGV0ZVJvbGUSHy5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlcXVlc3QaIC5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlc3BvbnNlElgKDVJvdGF0ZUtleXJpbmcSIi5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1Jlc3BvbnNlElgKDVJld3JhcEtleXJpbmcSIi5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEk4KCExpc3RLZXlzEh0ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVxdWVzdBoeLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlIgOQAgESXQoNR2V0U2VydmVySW5mbxIiLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBojLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIq4CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACKuAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABCKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIt4DCgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIgCgptYXhfbGVhc2VzGBUgASgFQgy6SAkaBxiAreIEKAASLgoYbWF4X2xlYXNlc19wZXJfcHJpbmNpcGFsGBYgASgFQgy6SAkaBxiAreIEKAASCwoDdWlkGAYgASgJEgwKBGV0YWcYByABKAkSLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAiJgoJUmVkaXNSb2xlEhkKBXJ1bGVzGAEgAygJQgq6SAeSAQQIARBAIoICCglNeXNxbFJvbGUSGQoIZGF0YWJhc2UYASABKAlCB7pIBHICGEASOQoGZ3JhbnRzGAIgAygLMh0ubGVhc2Vob2xkLnYxLk15c3FsUm9sZS5HcmFudEIKukgHkgEECAEQIBIdCgxob3N0X3BhdHRlcm4YAyABKAlCB7pIBHICGDwSJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABpaCgVHcmFudBIeCgpwcml2aWxlZ2VzGAEgAygJQgq6SAeSAQQIARAIEhkKBnNjaGVtYRgCIAEoCUIJukgGcgQQARhAEhYKBXRhYmxlGAMgASgJQge6SARyAhhAIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJRChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIigKFERlbGV0ZVRhcmdldFJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIk8KEVRlc3RUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoJcm9sZV9wYXRoGAIgASgJQgi6SAVyAyiABEoECA8QEFIJbmFtZXNwYWNlIosBChJUZXN0VGFyZ2V0UmVzcG9uc2USCgoCb2sYASABKAgSNgoGY2hlY2tzGAIgAygLMiYubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZS5DaGVjaxoxCgVDaGVjaxIMCgRuYW1lGAEgASgJEgoKAm9rGAIgASgIEg4KBmRldGFpbBgDIAEoCSKQAQoOUHV0Um9sZVJlcXVlc3QSKAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlQga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJFCg9QdXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhAKCHJldmlzaW9uGAIgASgDIi8KDkdldFJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSIzCg9HZXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlInoKEExpc3RSb2xlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJPChFMaXN0Um9sZXNSZXNwb25zZRIhCgVyb2xlcxgBIAMoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChFEZWxldGVSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSImChJEZWxldGVSb2xlUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiMwoUUm90YXRlS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCI5ChVSb3RhdGVLZXlyaW5nUmVzcG9uc2USDgoGa2V5X2lkGAEgASgFEhAKCHJldmlzaW9uGAIgASgDIjMKFFJld3JhcEtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiQwoVUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iEQoPTGlzdEtleXNSZXF1ZXN0ItEBChBMaXN0S2V5c1Jlc3BvbnNlEjAKBGtleXMYASADKAsyIi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZS5LZXkaigEKA0tleRIOCgZrZXlfaWQYASABKAUSDgoGYWN0aXZlGAIgASgIEhAKCHByb3ZpZGVyGAMgASgJEhIKCmttc19rZXlfaWQYBCABKAkSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHVzZXMYBiABKAMiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiwAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSDQoFZXBvY2gYBCABKAkSEAoIcmV2aXNpb24YBSABKAMSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVkaXMYByABKAkSEAoId2FybmluZ3MYCCADKAkqUwoHVGxzTW9kZRIYChRUTFNfTU9ERV9VTlNQRUNJRklFRBAAEhgKFFRMU19NT0RFX1ZFUklGWV9GVUxMEAESFAoQVExTX01PREVfRElTQUJMRRACMs8ICg9PcGVyYXRvclNlcnZpY2USTAoJUHV0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVzcG9uc2USUQoJR2V0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVzcG9uc2UiA5ACARJXCgtMaXN0VGFyZ2V0cxIgLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1JlcXVlc3QaIS5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXNwb25zZSIDkAIBElUKDERlbGV0ZVRhcmdldBIhLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlc3BvbnNlEk8KClRlc3RUYXJnZXQSHy5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlEkYKB1B1dFJvbGUSHC5sZWFzZWhvbGQudjEuUHV0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuUHV0Um9sZVJlc3BvbnNlEksKB0dldFJvbGUSHC5sZWFzZWhvbGQudjEuR2V0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuR2V0Um9sZVJlc3BvbnNlIgOQAgESUQoJTGlzdFJvbGVzEh4ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1JlcXVlc3QaHy5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVzcG9uc2UiA5ACARJPCgpEZWxldGVSb2xlEh8ubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXNwb25zZRJYCg1Sb3RhdGVLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXNwb25zZRJYCg1SZXdyYXBLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXNwb25zZRJOCghMaXN0S2V5cxIdLmxlYXNlaG9sZC52MS5MaXN0S2V5c1JlcXVlc3QaHi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZSIDkAIBEl0KDUdldFNlcnZlckluZm8SIi5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -45,6 +45,22 @@ export type Target = Message<"leasehold.v1.Target"> & {
      */
     value: PostgresTarget;
     case: "postgres";
+  } | {
+    /**
+     * Redis from 6.2 or Valkey: one server, not a cluster.
+     *
+     * @generated from field: leasehold.v1.RedisTarget redis = 9;
+     */
+    value: RedisTarget;
+    case: "redis";
+  } | {
+    /**
+     * MySQL 8 or MariaDB from 10.5.
+     *
+     * @generated from field: leasehold.v1.MysqlTarget mysql = 10;
+     */
+    value: MysqlTarget;
+    case: "mysql";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -147,6 +163,104 @@ export const PostgresTargetSchema: GenMessage<PostgresTarget> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_operator_service, 1);
 
 /**
+ * Connection to a Redis or Valkey server.
+ *
+ * @generated from message leasehold.v1.RedisTarget
+ */
+export type RedisTarget = Message<"leasehold.v1.RedisTarget"> & {
+  /**
+   * Name or address.
+   *
+   * @generated from field: string host = 1;
+   */
+  host: string;
+
+  /**
+   * 1 to 65535.
+   *
+   * @generated from field: int32 port = 2;
+   */
+  port: number;
+
+  /**
+   * The broker's own ACL user; its rights are in docs/engines.md.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * How the connection is protected.
+   *
+   * @generated from field: leasehold.v1.TlsMode tls_mode = 4;
+   */
+  tlsMode: TlsMode;
+
+  /**
+   * PEM certificates to verify the server against; empty: the system's.
+   *
+   * @generated from field: string ca_pem = 5;
+   */
+  caPem: string;
+};
+
+/**
+ * Describes the message leasehold.v1.RedisTarget.
+ * Use `create(RedisTargetSchema)` to create a new message.
+ */
+export const RedisTargetSchema: GenMessage<RedisTarget> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 2);
+
+/**
+ * Connection to a MySQL or MariaDB server.
+ *
+ * @generated from message leasehold.v1.MysqlTarget
+ */
+export type MysqlTarget = Message<"leasehold.v1.MysqlTarget"> & {
+  /**
+   * Name or address.
+   *
+   * @generated from field: string host = 1;
+   */
+  host: string;
+
+  /**
+   * 1 to 65535.
+   *
+   * @generated from field: int32 port = 2;
+   */
+  port: number;
+
+  /**
+   * The broker's own account; its privileges are in docs/engines.md.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * How the connection is protected.
+   *
+   * @generated from field: leasehold.v1.TlsMode tls_mode = 4;
+   */
+  tlsMode: TlsMode;
+
+  /**
+   * PEM certificates to verify the server against; empty: the system's.
+   *
+   * @generated from field: string ca_pem = 5;
+   */
+  caPem: string;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlTarget.
+ * Use `create(MysqlTargetSchema)` to create a new message.
+ */
+export const MysqlTargetSchema: GenMessage<MysqlTarget> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 3);
+
+/**
  * A kind of credential that can be issued.
  *
  * @generated from message leasehold.v1.Role
@@ -174,7 +288,7 @@ export type Role = Message<"leasehold.v1.Role"> & {
   defaultTtl?: Duration | undefined;
 
   /**
-   * The most that a lease can reach, renewals included; at most 32 days. Left out: 24 h.
+   * The most that a lease can reach, renewals included; at most 32 days, and 24 h where the server ends no login by itself (Redis, MySQL). Left out: 24 h.
    *
    * @generated from field: google.protobuf.Duration max_ttl = 4;
    */
@@ -193,6 +307,22 @@ export type Role = Message<"leasehold.v1.Role"> & {
      */
     value: PostgresRole;
     case: "postgres";
+  } | {
+    /**
+     * A Redis ACL user.
+     *
+     * @generated from field: leasehold.v1.RedisRole redis = 9;
+     */
+    value: RedisRole;
+    case: "redis";
+  } | {
+    /**
+     * A MySQL or MariaDB account.
+     *
+     * @generated from field: leasehold.v1.MysqlRole mysql = 10;
+     */
+    value: MysqlRole;
+    case: "mysql";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -243,7 +373,7 @@ export type Role = Message<"leasehold.v1.Role"> & {
  * Use `create(RoleSchema)` to create a new message.
  */
 export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 2);
+  messageDesc(file_leasehold_v1_operator_service, 4);
 
 /**
  * Logins made ahead that can't log in: an issue takes one and enables it, which takes the cost of making it off the caller. An empty pool is no error: then it is made.
@@ -278,7 +408,106 @@ export type WarmPool = Message<"leasehold.v1.WarmPool"> & {
  * Use `create(WarmPoolSchema)` to create a new message.
  */
 export const WarmPoolSchema: GenMessage<WarmPool> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 3);
+  messageDesc(file_leasehold_v1_operator_service, 5);
+
+/**
+ * What a leased Redis user can do.
+ *
+ * @generated from message leasehold.v1.RedisRole
+ */
+export type RedisRole = Message<"leasehold.v1.RedisRole"> & {
+  /**
+   * Rules of ACL SETUSER, in order, each one token: `~keys`, `%R~keys`, `%W~keys`, `&channels`, `+command`, `-command`, `+@category`, `-@category`.
+   * Nothing that makes a lease more than it is; broad categories must be followed by `-@admin` and `-@dangerous` (docs/engines.md).
+   *
+   * @generated from field: repeated string rules = 1;
+   */
+  rules: string[];
+};
+
+/**
+ * Describes the message leasehold.v1.RedisRole.
+ * Use `create(RedisRoleSchema)` to create a new message.
+ */
+export const RedisRoleSchema: GenMessage<RedisRole> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 6);
+
+/**
+ * What a leased MySQL or MariaDB account can do.
+ *
+ * @generated from message leasehold.v1.MysqlRole
+ */
+export type MysqlRole = Message<"leasehold.v1.MysqlRole"> & {
+  /**
+   * Where the client connects; empty: no schema chosen.
+   *
+   * @generated from field: string database = 1;
+   */
+  database: string;
+
+  /**
+   * What it may do.
+   *
+   * @generated from field: repeated leasehold.v1.MysqlRole.Grant grants = 2;
+   */
+  grants: MysqlRole_Grant[];
+
+  /**
+   * Host part of the account, with the wildcards % and _; empty: %.
+   *
+   * @generated from field: string host_pattern = 3;
+   */
+  hostPattern: string;
+
+  /**
+   * Most connections at a time; 0: no limit.
+   *
+   * @generated from field: int32 connection_limit = 4;
+   */
+  connectionLimit: number;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlRole.
+ * Use `create(MysqlRoleSchema)` to create a new message.
+ */
+export const MysqlRoleSchema: GenMessage<MysqlRole> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 7);
+
+/**
+ * Privileges on one schema or table.
+ *
+ * @generated from message leasehold.v1.MysqlRole.Grant
+ */
+export type MysqlRole_Grant = Message<"leasehold.v1.MysqlRole.Grant"> & {
+  /**
+   * SELECT, INSERT, UPDATE, DELETE, EXECUTE, SHOW VIEW, CREATE TEMPORARY TABLES, LOCK TABLES.
+   *
+   * @generated from field: repeated string privileges = 1;
+   */
+  privileges: string[];
+
+  /**
+   * Schema.
+   *
+   * @generated from field: string schema = 2;
+   */
+  schema: string;
+
+  /**
+   * Table; empty: all of the schema.
+   *
+   * @generated from field: string table = 3;
+   */
+  table: string;
+};
+
+/**
+ * Describes the message leasehold.v1.MysqlRole.Grant.
+ * Use `create(MysqlRole_GrantSchema)` to create a new message.
+ */
+export const MysqlRole_GrantSchema: GenMessage<MysqlRole_Grant> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 7, 0);
 
 /**
  * What a leased PostgreSQL login can do.
@@ -334,7 +563,7 @@ export type PostgresRole = Message<"leasehold.v1.PostgresRole"> & {
  * Use `create(PostgresRoleSchema)` to create a new message.
  */
 export const PostgresRoleSchema: GenMessage<PostgresRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 4);
+  messageDesc(file_leasehold_v1_operator_service, 8);
 
 /**
  * What happens to objects a leased login made and left.
@@ -382,7 +611,7 @@ export type PostgresRole_OwnedObjects = (typeof PostgresRole_OwnedObjects)[keyof
  * Describes the enum leasehold.v1.PostgresRole.OwnedObjects.
  */
 export const PostgresRole_OwnedObjectsSchema: GenEnum<PostgresRole_OwnedObjects> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 4, 0);
+  enumDesc(file_leasehold_v1_operator_service, 8, 0);
 
 /**
  * Request of PutTarget.
@@ -424,7 +653,7 @@ export type PutTargetRequest = Message<"leasehold.v1.PutTargetRequest"> & {
  * Use `create(PutTargetRequestSchema)` to create a new message.
  */
 export const PutTargetRequestSchema: GenMessage<PutTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 5);
+  messageDesc(file_leasehold_v1_operator_service, 9);
 
 /**
  * Response of PutTarget.
@@ -452,7 +681,7 @@ export type PutTargetResponse = Message<"leasehold.v1.PutTargetResponse"> & {
  * Use `create(PutTargetResponseSchema)` to create a new message.
  */
 export const PutTargetResponseSchema: GenMessage<PutTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 6);
+  messageDesc(file_leasehold_v1_operator_service, 10);
 
 /**
  * Request of GetTarget.
@@ -473,7 +702,7 @@ export type GetTargetRequest = Message<"leasehold.v1.GetTargetRequest"> & {
  * Use `create(GetTargetRequestSchema)` to create a new message.
  */
 export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7);
+  messageDesc(file_leasehold_v1_operator_service, 11);
 
 /**
  * Response of GetTarget.
@@ -494,7 +723,7 @@ export type GetTargetResponse = Message<"leasehold.v1.GetTargetResponse"> & {
  * Use `create(GetTargetResponseSchema)` to create a new message.
  */
 export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8);
+  messageDesc(file_leasehold_v1_operator_service, 12);
 
 /**
  * Request of ListTargets.
@@ -522,7 +751,7 @@ export type ListTargetsRequest = Message<"leasehold.v1.ListTargetsRequest"> & {
  * Use `create(ListTargetsRequestSchema)` to create a new message.
  */
 export const ListTargetsRequestSchema: GenMessage<ListTargetsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 9);
+  messageDesc(file_leasehold_v1_operator_service, 13);
 
 /**
  * Response of ListTargets.
@@ -550,7 +779,7 @@ export type ListTargetsResponse = Message<"leasehold.v1.ListTargetsResponse"> & 
  * Use `create(ListTargetsResponseSchema)` to create a new message.
  */
 export const ListTargetsResponseSchema: GenMessage<ListTargetsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 10);
+  messageDesc(file_leasehold_v1_operator_service, 14);
 
 /**
  * Request of DeleteTarget.
@@ -578,7 +807,7 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
  * Use `create(DeleteTargetRequestSchema)` to create a new message.
  */
 export const DeleteTargetRequestSchema: GenMessage<DeleteTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 11);
+  messageDesc(file_leasehold_v1_operator_service, 15);
 
 /**
  * Response of DeleteTarget.
@@ -599,7 +828,7 @@ export type DeleteTargetResponse = Message<"leasehold.v1.DeleteTargetResponse"> 
  * Use `create(DeleteTargetResponseSchema)` to create a new message.
  */
 export const DeleteTargetResponseSchema: GenMessage<DeleteTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 12);
+  messageDesc(file_leasehold_v1_operator_service, 16);
 
 /**
  * Request of TestTarget.
@@ -627,7 +856,7 @@ export type TestTargetRequest = Message<"leasehold.v1.TestTargetRequest"> & {
  * Use `create(TestTargetRequestSchema)` to create a new message.
  */
 export const TestTargetRequestSchema: GenMessage<TestTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13);
+  messageDesc(file_leasehold_v1_operator_service, 17);
 
 /**
  * Response of TestTarget.
@@ -655,7 +884,7 @@ export type TestTargetResponse = Message<"leasehold.v1.TestTargetResponse"> & {
  * Use `create(TestTargetResponseSchema)` to create a new message.
  */
 export const TestTargetResponseSchema: GenMessage<TestTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14);
+  messageDesc(file_leasehold_v1_operator_service, 18);
 
 /**
  * One thing that was tried.
@@ -690,7 +919,7 @@ export type TestTargetResponse_Check = Message<"leasehold.v1.TestTargetResponse.
  * Use `create(TestTargetResponse_CheckSchema)` to create a new message.
  */
 export const TestTargetResponse_CheckSchema: GenMessage<TestTargetResponse_Check> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14, 0);
+  messageDesc(file_leasehold_v1_operator_service, 18, 0);
 
 /**
  * Request of PutRole.
@@ -732,7 +961,7 @@ export type PutRoleRequest = Message<"leasehold.v1.PutRoleRequest"> & {
  * Use `create(PutRoleRequestSchema)` to create a new message.
  */
 export const PutRoleRequestSchema: GenMessage<PutRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 15);
+  messageDesc(file_leasehold_v1_operator_service, 19);
 
 /**
  * Response of PutRole.
@@ -760,7 +989,7 @@ export type PutRoleResponse = Message<"leasehold.v1.PutRoleResponse"> & {
  * Use `create(PutRoleResponseSchema)` to create a new message.
  */
 export const PutRoleResponseSchema: GenMessage<PutRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 16);
+  messageDesc(file_leasehold_v1_operator_service, 20);
 
 /**
  * Request of GetRole.
@@ -781,7 +1010,7 @@ export type GetRoleRequest = Message<"leasehold.v1.GetRoleRequest"> & {
  * Use `create(GetRoleRequestSchema)` to create a new message.
  */
 export const GetRoleRequestSchema: GenMessage<GetRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 17);
+  messageDesc(file_leasehold_v1_operator_service, 21);
 
 /**
  * Response of GetRole.
@@ -802,7 +1031,7 @@ export type GetRoleResponse = Message<"leasehold.v1.GetRoleResponse"> & {
  * Use `create(GetRoleResponseSchema)` to create a new message.
  */
 export const GetRoleResponseSchema: GenMessage<GetRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18);
+  messageDesc(file_leasehold_v1_operator_service, 22);
 
 /**
  * Request of ListRoles.
@@ -837,7 +1066,7 @@ export type ListRolesRequest = Message<"leasehold.v1.ListRolesRequest"> & {
  * Use `create(ListRolesRequestSchema)` to create a new message.
  */
 export const ListRolesRequestSchema: GenMessage<ListRolesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19);
+  messageDesc(file_leasehold_v1_operator_service, 23);
 
 /**
  * Response of ListRoles.
@@ -865,7 +1094,7 @@ export type ListRolesResponse = Message<"leasehold.v1.ListRolesResponse"> & {
  * Use `create(ListRolesResponseSchema)` to create a new message.
  */
 export const ListRolesResponseSchema: GenMessage<ListRolesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 20);
+  messageDesc(file_leasehold_v1_operator_service, 24);
 
 /**
  * Request of DeleteRole.
@@ -893,7 +1122,7 @@ export type DeleteRoleRequest = Message<"leasehold.v1.DeleteRoleRequest"> & {
  * Use `create(DeleteRoleRequestSchema)` to create a new message.
  */
 export const DeleteRoleRequestSchema: GenMessage<DeleteRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 21);
+  messageDesc(file_leasehold_v1_operator_service, 25);
 
 /**
  * Response of DeleteRole.
@@ -914,7 +1143,7 @@ export type DeleteRoleResponse = Message<"leasehold.v1.DeleteRoleResponse"> & {
  * Use `create(DeleteRoleResponseSchema)` to create a new message.
  */
 export const DeleteRoleResponseSchema: GenMessage<DeleteRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 22);
+  messageDesc(file_leasehold_v1_operator_service, 26);
 
 /**
  * Request of RotateKeyring.
@@ -935,7 +1164,7 @@ export type RotateKeyringRequest = Message<"leasehold.v1.RotateKeyringRequest"> 
  * Use `create(RotateKeyringRequestSchema)` to create a new message.
  */
 export const RotateKeyringRequestSchema: GenMessage<RotateKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 23);
+  messageDesc(file_leasehold_v1_operator_service, 27);
 
 /**
  * Response of RotateKeyring.
@@ -963,7 +1192,7 @@ export type RotateKeyringResponse = Message<"leasehold.v1.RotateKeyringResponse"
  * Use `create(RotateKeyringResponseSchema)` to create a new message.
  */
 export const RotateKeyringResponseSchema: GenMessage<RotateKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 24);
+  messageDesc(file_leasehold_v1_operator_service, 28);
 
 /**
  * Request of RewrapKeyring.
@@ -984,7 +1213,7 @@ export type RewrapKeyringRequest = Message<"leasehold.v1.RewrapKeyringRequest"> 
  * Use `create(RewrapKeyringRequestSchema)` to create a new message.
  */
 export const RewrapKeyringRequestSchema: GenMessage<RewrapKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 25);
+  messageDesc(file_leasehold_v1_operator_service, 29);
 
 /**
  * Response of RewrapKeyring.
@@ -1005,7 +1234,7 @@ export type RewrapKeyringResponse = Message<"leasehold.v1.RewrapKeyringResponse"
  * Use `create(RewrapKeyringResponseSchema)` to create a new message.
  */
 export const RewrapKeyringResponseSchema: GenMessage<RewrapKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 26);
+  messageDesc(file_leasehold_v1_operator_service, 30);
 
 /**
  * Request of ListKeys.
@@ -1020,7 +1249,7 @@ export type ListKeysRequest = Message<"leasehold.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27);
+  messageDesc(file_leasehold_v1_operator_service, 31);
 
 /**
  * Response of ListKeys.
@@ -1041,7 +1270,7 @@ export type ListKeysResponse = Message<"leasehold.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28);
+  messageDesc(file_leasehold_v1_operator_service, 32);
 
 /**
  * One seed.
@@ -1097,7 +1326,7 @@ export type ListKeysResponse_Key = Message<"leasehold.v1.ListKeysResponse.Key"> 
  * Use `create(ListKeysResponse_KeySchema)` to create a new message.
  */
 export const ListKeysResponse_KeySchema: GenMessage<ListKeysResponse_Key> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28, 0);
+  messageDesc(file_leasehold_v1_operator_service, 32, 0);
 
 /**
  * Request of GetServerInfo.
@@ -1112,7 +1341,7 @@ export type GetServerInfoRequest = Message<"leasehold.v1.GetServerInfoRequest"> 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 29);
+  messageDesc(file_leasehold_v1_operator_service, 33);
 
 /**
  * Response of GetServerInfo.
@@ -1182,7 +1411,7 @@ export type GetServerInfoResponse = Message<"leasehold.v1.GetServerInfoResponse"
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 30);
+  messageDesc(file_leasehold_v1_operator_service, 34);
 
 /**
  * How a connection to a target is protected.

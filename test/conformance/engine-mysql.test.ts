@@ -1,0 +1,4 @@
+import { engineConformance } from "./engine.ts";
+import { mysqlUnderTest } from "./engine-mysql-setup.ts";
+
+engineConformance("MariaDB", mysqlUnderTest);
