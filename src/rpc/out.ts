@@ -1,4 +1,5 @@
-import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage } from "@bufbuild/protobuf";
+import type { Answer } from "./definition.ts";
 
 /** The server's side of a stream. */
 export interface Out<O extends DescMessage> {
@@ -7,7 +8,7 @@ export interface Out<O extends DescMessage> {
    * when the next may be written: a slow client slows the handler, nothing is queued here (lesson 38). Rejects when the stream has ended; let that
    * rejection go through: the status is already decided. One write at a time.
    */
-  write(message: MessageInitShape<O>): Promise<void>;
+  write(message: Answer<O>): Promise<void>;
   /** When set: what the client goes on with, put into the error's metadata as `resume_token` when we end the stream (drain, certificate). */
   resumeToken: (() => string) | undefined;
 }

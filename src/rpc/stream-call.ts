@@ -1,11 +1,11 @@
-import type { DescMessage, Message, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { LeaseholdError, type Reason } from "../base/errors.ts";
 import type { AuditEntry } from "../model/audit.ts";
 import { authorize, denied, resolveTarget, type Target } from "./authorize.ts";
 import type { ItemRecord } from "./call.ts";
 import { CallState } from "./call-state.ts";
-import { encode } from "./definition.ts";
+import { type Answer, encode } from "./definition.ts";
 import type { Out } from "./out.ts";
 import type { ErasedStream, Method, Pipeline } from "./pipeline.ts";
 import { grpcError, reasonOf } from "./status.ts";
@@ -62,7 +62,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     this.#close(this.#withToken(error));
   }
 
-  async write(message: MessageInitShape<DescMessage>): Promise<void> {
+  async write(message: Answer<DescMessage>): Promise<void> {
     await this.#disclose();
     this.#check();
     if (this.#stream.write(encode(this.method.desc.output, message))) return;

@@ -1,6 +1,6 @@
-import { fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import { SecretPayloadSchema } from "../../gen/leasehold/internal/v1/stored_pb.ts";
-import { type EventSchema, EventType, type WatchService } from "../../gen/leasehold/v1/watch_service_pb.ts";
+import { EventType, type WatchService } from "../../gen/leasehold/v1/watch_service_pb.ts";
 import { invalid, isReason, LeaseholdError } from "../../base/errors.ts";
 import type { Change } from "../../model/event.ts";
 import { type PathScope, parseScope } from "../../model/path.ts";
@@ -12,8 +12,8 @@ import { resumeToken } from "../../watch/resume-token.ts";
 import { watch } from "../../watch/watch.ts";
 import type { Authorized } from "../call.ts";
 import type { Resources } from "../collaborators.ts";
-import { timestamp } from "../convert.ts";
 import type { Handlers } from "../definition.ts";
+import { composeResponse, encodeEvent, type EventMessage, eventOf, sharedEvent } from "./watch-message.ts";
 
 export interface WatchServiceDeps {
   readonly db: Db;
@@ -22,8 +22,6 @@ export interface WatchServiceDeps {
   readonly reader: SecretReader;
   readonly resources: Pick<Resources, "lease">;
 }
-
-type EventMessage = MessageInitShape<typeof EventSchema>;
 
 /** Events in one message at most, and the bytes of values that end a message early. */
 const MAX_EVENTS = 200;
@@ -42,32 +40,28 @@ export function watchService(deps: WatchServiceDeps): Handlers<typeof WatchServi
         for await (const step of watch(deps.db, deps.feed, deps.hub, query, call.signal)) {
           // A policy may have changed since the watch began: what it no longer covers ends it.
           authorizeStill(call, scopes);
-          const events: EventMessage[] = [];
+          let events: Uint8Array[] = [];
           let bytes = 0;
+          const send = (revision: number, end: boolean, resume: string): Promise<void> => {
+            const bookmark = end && (step.bookmark || (events.length === 0 && step.changes.length > 0));
+            const parts = { epoch: String(step.epoch), revision, resumeToken: resume, events, bookmark, snapshotEnd: end && step.snapshotEnd };
+            events = [];
+            bytes = 0;
+            return out.write(composeResponse(parts, !request.includeValues));
+          };
           for (const change of step.changes) {
             if (!isVisible(call, scopes, change)) continue;
-            const event = eventOf(change, step.snapshot);
-            if (request.includeValues && change.type === EventType.SECRET_VERSION_CREATED) bytes += await addValues(deps.reader, call, event, change);
-            events.push(event);
+            if (request.includeValues && change.type === EventType.SECRET_VERSION_CREATED) {
+              const event = eventOf(change, step.snapshot);
+              bytes += await addValues(deps.reader, call, event, change);
+              events.push(encodeEvent(event));
+            } else events.push(step.snapshot ? encodeEvent(eventOf(change, true)) : sharedEvent(change));
             if (events.length < MAX_EVENTS && bytes < MAX_VALUE_BYTES) continue;
             // The token stays where it was until the whole step is out: a resume repeats, it never skips.
-            await out.write({
-              epoch: String(step.epoch),
-              revision: step.snapshot ? 0n : BigInt(change.revision),
-              resumeToken: token,
-              events: events.splice(0),
-            });
-            bytes = 0;
+            await send(step.snapshot ? 0 : change.revision, false, token);
           }
           if (!step.snapshot) token = resumeToken({ epoch: step.epoch, revision: step.revision });
-          await out.write({
-            epoch: String(step.epoch),
-            revision: BigInt(step.revision),
-            resumeToken: step.snapshot || (query.snapshot && step.revision === 0) ? "" : token,
-            events,
-            bookmark: step.bookmark || (events.length === 0 && step.changes.length > 0),
-            ...(step.snapshotEnd ? { snapshotEnd: { revision: BigInt(step.revision) } } : {}),
-          });
+          await send(step.revision, true, step.snapshot || (query.snapshot && step.revision === 0) ? "" : token);
         }
       } catch (error) {
         if (!isReason(error, "WATCH_TOO_SLOW")) throw error;
@@ -127,20 +121,4 @@ async function addValues(reader: SecretReader, call: Authorized, event: EventMes
     call.recordItem({ path: change.path, outcome: error.reason, capability: "read" });
     return 0;
   }
-}
-
-function eventOf(change: Change, snapshot: boolean): EventMessage {
-  return {
-    revision: BigInt(change.revision),
-    type: change.type as EventType,
-    path: change.path,
-    time: timestamp(change.at),
-    snapshot,
-    version: BigInt(change.version),
-    versions: change.versions.map(BigInt),
-    leasePath: change.leaseId === undefined ? "" : `leases/${change.leaseId}`,
-    principal: change.principal,
-    removed: change.removed,
-    ...(change.expireAt === undefined ? {} : { expireTime: timestamp(change.expireAt) }),
-  };
 }
