@@ -121,9 +121,28 @@ export interface Target<RoleConfig> {
   revoke(login: LoginRef): Promise<RevokeResult>;
   /** Looks a login up by name; used by crash recovery. */
   find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined>;
+  /** Logins named for this instance, in name order, after `after` (empty: from the start). Only and always on engines with `abilities.enumerable`, as the three below. */
+  list?(after: string, limit: number): Promise<readonly ListedLogin[]>;
+  /** Which of these names are there. */
+  present?(names: readonly string[]): Promise<ReadonlySet<string>>;
+  /** The mark that a ledger of this instance left here last; `undefined` when there is none. Fails on a standby. */
+  witness?(): Promise<Witness | undefined>;
+  /** Compare-and-set of the witness from the mark `from` (`undefined`: there is none). False when another was faster, or is of a later epoch. */
+  moveWitness?(from: string | undefined, to: Witness): Promise<boolean>;
   /** Tries a throw-away login through its whole life, and names the missing grant or setting. */
   preflight(role: RoleConfig | undefined): Promise<readonly PreflightCheck[]>;
   close(): Promise<void>;
+}
+
+export interface ListedLogin {
+  readonly name: string;
+  readonly oid: string;
+}
+
+export interface Witness {
+  readonly epoch: number;
+  /** A UUID that the ledger knows, if it is the one that wrote it. */
+  readonly mark: string;
 }
 
 export interface PreflightCheck {

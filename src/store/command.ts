@@ -1,7 +1,7 @@
 import type { Actor } from "../model/audit.ts";
 import type { Reason } from "../base/errors.ts";
 
-/** What `commit_changes()` can do; each is a function in migrations/0002 to 0004, where its arguments are. */
+/** What `commit_changes()` can do; each is a function in migrations/0002 to 0005, where its arguments are. */
 export type CommandKind =
   | "secret.put"
   | "secret.update_metadata"
@@ -32,7 +32,13 @@ export type CommandKind =
   | "lease.fail_action"
   | "lease.delivery"
   | "lease.settle"
-  | "lease.reopen";
+  | "lease.reopen"
+  | "witness.mark"
+  | "quarantine.begin"
+  | "quarantine.extend"
+  | "quarantine.end"
+  | "finding.raise"
+  | "finding.resolve";
 
 /** A change as plain data: what the process's one committer hands to the database. Holds sealed bytes only, never a secret. */
 export interface Command {

@@ -43,6 +43,22 @@ export const FIND: Statement = {
   name: "lh_find",
   text: "SELECT role_oid::text, can_login FROM leasehold.find_logins($1, $2::text[])",
 };
+export const PRESENT: Statement = {
+  name: "lh_present",
+  text: "SELECT login FROM leasehold.find_logins($1, $2::text[])",
+};
+export const LIST: Statement = {
+  name: "lh_list",
+  text: `SELECT login, role_oid::text FROM leasehold.find_logins($1, NULL) WHERE login COLLATE "C" > $2 ORDER BY login COLLATE "C" LIMIT $3`,
+};
+export const WITNESS: Statement = {
+  name: "lh_witness",
+  text: "SELECT epoch::float8 AS epoch, mark FROM leasehold.witness($1)",
+};
+export const MOVE_WITNESS: Statement = {
+  name: "lh_move_witness",
+  text: "SELECT leasehold.move_witness($1, $2, $3, $4) AS moved",
+};
 export const SELF: Statement = {
   name: "lh_self",
   text: `SELECT leasehold.version() AS version,

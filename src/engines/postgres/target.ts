@@ -1,7 +1,7 @@
 import { isReason } from "../../base/errors.ts";
 import { Gather } from "../../base/gather.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
+import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity, Witness } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import type { PostgresRoleConfig, PostgresTargetConfig } from "./config.ts";
 import { Creations } from "./create.ts";
@@ -10,7 +10,7 @@ import { preflight } from "./preflight.ts";
 import { revokeAll } from "./revoke.ts";
 import { serverOf } from "./server.ts";
 import { Sessions } from "./sessions.ts";
-import { ENABLE, FIND, IDENTIFY, RENEW } from "./statements.ts";
+import { ENABLE, FIND, IDENTIFY, LIST, MOVE_WITNESS, PRESENT, RENEW, WITNESS } from "./statements.ts";
 
 /** Most of a revocation is waiting, without a connection, for sessions that may still appear: so many batches at a time keep the server busy. */
 const REVOKE_LANES = 6;
@@ -68,6 +68,26 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
   async find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined> {
     const [row] = await this.#sessions.query<{ role_oid: string; can_login: boolean }>(FIND, [this.#options.instance, [name]]);
     return row && { oid: row.role_oid, canLogin: row.can_login };
+  }
+
+  async list(after: string, limit: number): Promise<readonly ListedLogin[]> {
+    const rows = await this.#sessions.query<{ login: string; role_oid: string }>(LIST, [this.#options.instance, after, limit]);
+    return rows.map((row) => ({ name: row.login, oid: row.role_oid }));
+  }
+
+  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
+    const rows = await this.#sessions.query<{ login: string }>(PRESENT, [this.#options.instance, names]);
+    return new Set(rows.map((row) => row.login));
+  }
+
+  async witness(): Promise<Witness | undefined> {
+    const [row] = await this.#sessions.query<Witness>(WITNESS, [this.#options.instance]);
+    return row && { epoch: row.epoch, mark: row.mark };
+  }
+
+  async moveWitness(from: string | undefined, to: Witness): Promise<boolean> {
+    const [row] = await this.#sessions.query<{ moved: boolean }>(MOVE_WITNESS, [this.#options.instance, from ?? null, to.epoch, to.mark]);
+    return row!.moved;
   }
 
   preflight(role: PostgresRoleConfig | undefined): Promise<readonly PreflightCheck[]> {

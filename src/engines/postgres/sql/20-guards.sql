@@ -5,7 +5,7 @@
 
 CREATE OR REPLACE FUNCTION leasehold.version() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS 'SELECT 2';
+AS 'SELECT 3';
 
 CREATE OR REPLACE FUNCTION leasehold.check_caller(p_instance text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

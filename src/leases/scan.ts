@@ -1,0 +1,117 @@
+import { randomUUID } from "node:crypto";
+import { LeaseholdError } from "../base/errors.ts";
+import { systemActor } from "../model/audit.ts";
+import type { ListedLogin, Target } from "../engines/engine.ts";
+import type { Progress, Work } from "../operations/operations.ts";
+import type { Committer } from "../store/command.ts";
+import type { Db } from "../store/db.ts";
+import { activeLogins, liveUsernames } from "../store/reconcile.ts";
+import type { TargetGate } from "./gate.ts";
+import type { LeaseRevoker } from "./revoke.ts";
+
+const PAGE = 500;
+const FIRST_ID = "00000000-0000-0000-0000-000000000000";
+
+export interface ScanDeps {
+  readonly db: Db;
+  readonly committer: Committer;
+  readonly gate: TargetGate;
+  readonly revoker: LeaseRevoker;
+  readonly open: (uid: string) => Promise<Target<unknown>>;
+  /** An orphan is dropped once it was first seen this long ago, or when it is named. */
+  readonly graceMs: number;
+}
+
+interface ScanArgs {
+  readonly targetUid: string;
+  readonly dropOrphans: boolean;
+  /** Orphans that are dropped at once. */
+  readonly names: readonly string[];
+}
+
+interface Cursor {
+  readonly phase: "logins" | "leases";
+  readonly after: string;
+}
+
+/** Compares a target's logins with the ledger, both ways, by the page. A step can be repeated. Fails with TARGET_MISCONFIGURED `quarantined`, `in_recovery`, `not_enumerable`. */
+export function scanTargetWork(deps: ScanDeps): Work {
+  return {
+    kind: "scan-target",
+    async step(operation, progress) {
+      const args = operation.args as unknown as ScanArgs;
+      const cursor = (progress.cursor ?? { phase: "logins", after: "" }) as Cursor;
+      await deps.gate.check(args.targetUid);
+      const target = await deps.open(args.targetUid);
+      const identity = await target.identify();
+      if (identity.inRecovery) throw new LeaseholdError("TARGET_MISCONFIGURED", "in recovery", { metadata: { problem: "in_recovery" } });
+      if (cursor.phase === "logins") return forward(progress, await scanLogins(deps, args, target, identity.systemIdentifier, cursor.after));
+      const next = await scanLeases(deps, args, target, identity.systemIdentifier, cursor.after);
+      return next.cursor === undefined ? undefined : forward(progress, next);
+    },
+  };
+}
+
+interface Page {
+  readonly cursor: Cursor | undefined;
+  readonly count: number;
+}
+
+function forward(progress: Progress, { cursor, count }: Page): Progress {
+  const done = progress.done + count;
+  return { cursor, done, total: Math.max(progress.total, done) };
+}
+
+/** The ledger is asked after the listing: a row is committed before its login exists, so what has none then is nobody's. What ended meanwhile is not there any more when it is looked for again. */
+async function scanLogins(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, system: string, after: string): Promise<Page> {
+  const listed = (await target.list?.(after, PAGE)) ?? [];
+  const suspects = await withoutLease(deps, args.targetUid, listed);
+  const there = suspects.length === 0 ? new Set() : await target.present!(suspects.map((one) => one.name));
+  for (const one of suspects) if (there.has(one.name)) await orphan(deps, args, target, system, one);
+  const more = listed.length === PAGE;
+  return { cursor: more ? { phase: "logins", after: listed.at(-1)!.name } : { phase: "leases", after: FIRST_ID }, count: listed.length };
+}
+
+async function withoutLease(deps: ScanDeps, targetUid: string, listed: readonly ListedLogin[]): Promise<readonly ListedLogin[]> {
+  if (listed.length === 0) return [];
+  const live = await liveUsernames(
+    deps.db,
+    targetUid,
+    listed.map((one) => one.name),
+  );
+  return listed.filter((one) => !live.has(one.name));
+}
+
+async function orphan(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, systemIdentifier: string, login: ListedLogin): Promise<void> {
+  const { id, ageMs } = await raise(deps, "ORPHAN", args.targetUid, login.name, login.oid);
+  if (!(args.names.includes(login.name) || (args.dropOrphans && ageMs >= deps.graceMs))) return;
+  if ((await withoutLease(deps, args.targetUid, [login])).length === 0) return;
+  await target.revoke({ name: login.name, oid: login.oid, systemIdentifier, ownedObjects: { kind: "refuse" } });
+  const actor = systemActor("finding.resolve", "orphan dropped");
+  await deps.committer.commit({ kind: "finding.resolve", path: `targets/${args.targetUid}`, actor, args: { id, resolution: "dropped" } });
+}
+
+/** The target is asked after the ledger; a lease that ends meanwhile refuses the move. */
+async function scanLeases(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, system: string, after: string): Promise<Page> {
+  const leases = await activeLogins(deps.db, args.targetUid, after, system, PAGE);
+  const there = leases.length === 0 ? new Set() : await target.present!(leases.map((lease) => lease.username));
+  const missing = leases.filter((lease) => !there.has(lease.username));
+  const still = await liveUsernames(
+    deps.db,
+    args.targetUid,
+    missing.map((lease) => lease.username),
+  );
+  for (const lease of missing) {
+    if (!still.has(lease.username)) continue;
+    await raise(deps, "LEASE_WITHOUT_LOGIN", args.targetUid, lease.username, lease.oid);
+    await deps.revoker.mark(lease, systemActor("lease.revoke", "its login is missing"), "MISSING");
+  }
+  return { cursor: leases.length === PAGE ? { phase: "leases", after: leases.at(-1)!.id } : undefined, count: leases.length };
+}
+
+async function raise(deps: ScanDeps, kind: string, targetUid: string, name: string, oid: string): Promise<{ readonly id: string; readonly ageMs: number }> {
+  const args = { id: randomUUID(), kind, target_uid: targetUid, name, oid };
+  const outcome = await deps.committer.commit({ kind: "finding.raise", path: `targets/${targetUid}`, actor: systemActor("finding.raise", kind), args });
+  if (!outcome.ok) throw new LeaseholdError("INTERNAL", "a finding was refused");
+  return { id: String(outcome.result["id"]), ageMs: Number(outcome.result["age_ms"]) };
+}

@@ -1,0 +1,61 @@
+import type { Db } from "./db.ts";
+
+export interface Quarantine {
+  readonly targetUid: string;
+  readonly reason: "witness_ahead" | "witness_unknown";
+  readonly witnessMark: string;
+  readonly witnessEpoch: number;
+  readonly since: Date;
+  readonly endsAt: Date;
+  /** By the database's clock: nothing that another history issued can be alive any more. */
+  readonly over: boolean;
+}
+
+const QUARANTINES = {
+  name: "quarantine_all",
+  text: `select target_uid as "targetUid", reason, witness_mark as "witnessMark", witness_epoch::float8 as "witnessEpoch", since, ends_at as "endsAt", ends_at < leasehold_now() as over
+           from quarantine order by since, target_uid`,
+};
+
+export function listQuarantines(db: Db): Promise<Quarantine[]> {
+  return db.query<Quarantine>(QUARANTINES, []);
+}
+
+const EPOCH = { name: "witness_epoch", text: "select epoch::float8 as epoch from store_state" };
+const KNOWN = { name: "witness_known", text: "select from witness_mark where target_uid = $1 and mark::text = $2" };
+
+export async function storeEpoch(db: Db): Promise<number> {
+  const [row] = await db.query<{ epoch: number }>(EPOCH, []);
+  return row!.epoch;
+}
+
+/** Whether this ledger wrote a mark. */
+export async function knowsMark(db: Db, targetUid: string, mark: string): Promise<boolean> {
+  return (await db.query(KNOWN, [targetUid, mark])).length > 0;
+}
+
+const LIVE = { name: "scan_live", text: "select username from lease where target_uid = $1 and live and username = any ($2)" };
+
+/** Which of these names a live lease accounts for, PENDING and pooled ones included. */
+export async function liveUsernames(db: Db, targetUid: string, names: readonly string[]): Promise<ReadonlySet<string>> {
+  const rows = await db.query<{ username: string }>(LIVE, [targetUid, names]);
+  return new Set(rows.map((row) => row.username));
+}
+
+const ACTIVE = {
+  name: "scan_active",
+  text: `select id, path, username, coalesce(login_oid, '') as oid from lease
+           where target_uid = $1 and live and state = 'ACTIVE' and id > $2 and system_identifier = $3 order by id limit $4`,
+};
+
+export interface ActiveLogin {
+  readonly id: string;
+  readonly path: string;
+  readonly username: string;
+  readonly oid: string;
+}
+
+/** ACTIVE leases of a target whose logins were made on this server, by id. */
+export function activeLogins(db: Db, targetUid: string, after: string, systemIdentifier: string, limit: number): Promise<ActiveLogin[]> {
+  return db.query<ActiveLogin>(ACTIVE, [targetUid, after, systemIdentifier, limit]);
+}
