@@ -180,6 +180,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     metrics,
   });
   operations.register(rewrapWork(db, keyring, log));
+  operations.register(ledger.scan);
   operations.register(
     revokeLeasesWork(db, ledger.revoker, (id, path) => {
       const principal = parseSpiffeId(id);
@@ -248,7 +249,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId }),
     ),
     ...pipeline.bind(SERVICES.AuditService, auditService(db, kms, systemClock)),
-    ...pipeline.bind(SERVICES.OperatorService, operatorService({ db, catalog, writer, targets, keyring, committer, operations, pages, requests, info })),
+    ...pipeline.bind(
+      SERVICES.OperatorService,
+      operatorService({ db, catalog, writer, targets, keyring, committer, operations, pages, requests, info, gate: ledger.gate, revoker: ledger.revoker }),
+    ),
     ...pipeline.bind(SERVICES.OperationService, operationService(db, operations, requests, systemClock)),
     ...pipeline.bind(SERVICES.IdentityService, identityService(policiesOf)),
   ];
@@ -292,7 +296,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ledger.clockwork.start();
     ledger.pool.start();
     operations.look();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, config.changes.keepMs), log);
+    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger.gate, config.changes.keepMs), log);
     jobs.start();
     stops.push(
       () => operations.stop(),

@@ -1,3 +1,4 @@
+import type { TargetGate } from "./leases/gate.ts";
 import { systemActor } from "./model/audit.ts";
 import type { Operations } from "./operations/operations.ts";
 import type { Job } from "./schedule/jobs.ts";
@@ -16,10 +17,11 @@ const BATCH = 1000;
 const PARTITION_DAYS = 8;
 
 /** What is done at intervals, by every replica; each bears company. @param keepChangesMs how long the change log is kept. */
-export function housekeeping(db: Db, secrets: SecretWriter, operations: Operations, keepChangesMs: number): Job[] {
+export function housekeeping(db: Db, secrets: SecretWriter, operations: Operations, gate: TargetGate, keepChangesMs: number): Job[] {
   return [
     { name: "purge-secrets", everyMs: 10 * SECOND, run: () => purgeSecrets(db, secrets) },
     { name: "operations", everyMs: 5 * SECOND, run: async () => operations.look() },
+    { name: "witness", everyMs: 30 * SECOND, run: () => gate.lookAgain() },
     { name: "prune-requests", everyMs: MINUTE, run: () => pruneRequests(db, BATCH) },
     { name: "prune-leases", everyMs: MINUTE, run: () => pruneLeases(db, 5 * BATCH, 10 * SECOND) },
     { name: "prune-changes", everyMs: MINUTE, run: () => pruneChanges(db, keepChangesMs, 10 * BATCH) },

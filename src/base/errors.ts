@@ -30,6 +30,7 @@ export type Reason =
   | "IN_USE"
   | "TTL_ABOVE_MAXIMUM"
   | "LEASE_QUOTA"
+  | "LEASE_NOT_FORGETTABLE"
   | "PAGE_TOKEN_INVALID"
   | "RESPONSE_TOO_LARGE"
   | "RATE_LIMITED"

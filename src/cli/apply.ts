@@ -52,12 +52,14 @@ export function addApplyCommands(program: Command): void {
   program
     .command("delete <kind> <name>")
     .description("a policy, target or role")
-    .action((kind: string, name: string, _options: object, command: Command) =>
+    .option("--forget-leases", "of a target that is gone: give up its live leases", false)
+    .action((kind: string, name: string, { forgetLeases }: { forgetLeases: boolean }, command: Command) =>
       withClient(command, async ({ client }) => {
         const requestId = randomUUID();
         const which = kindOf(kind);
         if (which === "policy") await client.call(PolicyService.method.deletePolicy, { path: `policies/${bareName(name, "policies")}`, requestId });
-        else if (which === "target") await client.call(OperatorService.method.deleteTarget, { path: `targets/${bareName(name, "targets")}`, requestId });
+        else if (which === "target")
+          await client.call(OperatorService.method.deleteTarget, { path: `targets/${bareName(name, "targets")}`, requestId, forgetLeases });
         else await client.call(OperatorService.method.deleteRole, { path: name, requestId });
         console.log(`${which} ${name} deleted`);
       }),

@@ -37,7 +37,7 @@ export function addLeaseCommands(program: Command): void {
     .command("list [prefix]")
     .description("live leases, newest first: your own, and those you may list")
     .option("--principal <spiffe-id>", "only of this principal")
-    .option("--state <state...>", "pending, active, revoking, revoked, rolled_back")
+    .option("--state <state...>", "pending, ready, active, revoking, revoked, rolled_back")
     .option("--stalled", "only those whose revocation is stalled", false)
     .action((prefix: string | undefined, options: { principal?: string; state?: string[]; stalled: boolean }, command: Command) =>
       withClient(command, async ({ client, format }) => {
@@ -73,6 +73,17 @@ export function addLeaseCommands(program: Command): void {
         const renewed = await client.call(LeaseService.method.renewLease, { path: leasePath(path), requestId: randomUUID(), ...increment });
         show(renewed.lease!, format);
         if (renewed.limitedBy !== "") console.error(`limited by ${renewed.limitedBy}`);
+      }),
+    );
+
+  lease
+    .command("forget <lease>")
+    .description("give up a lease whose revocation keeps failing; whether its login still exists is not known then")
+    .requiredOption("--reason <text>", "why, for the audit")
+    .action((path: string, options: { reason: string }, command: Command) =>
+      withClient(command, async ({ client, format }) => {
+        const request = { path: leasePath(path), reason: options.reason, requestId: randomUUID() };
+        show((await client.call(LeaseService.method.forgetLease, request)).lease!, format);
       }),
     );
 

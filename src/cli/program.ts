@@ -9,6 +9,7 @@ import { addLeaseCommands } from "./lease.ts";
 import { addOperationCommands } from "./operation.ts";
 import { addOperatorCommands } from "./operator.ts";
 import { addPolicyCommands } from "./policy.ts";
+import { addReconcileCommands } from "./reconcile.ts";
 import { addSecretCommands } from "./secret.ts";
 import { addServeCommands } from "./serve.ts";
 import { addTargetCommands } from "./target.ts";
@@ -50,6 +51,7 @@ export function buildProgram(): Command {
     addApplyCommands,
     addAuditCommands,
     addTargetCommands,
+    addReconcileCommands,
     addOperationCommands,
     addDoctorCommand,
     addServeCommands,

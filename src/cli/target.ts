@@ -7,6 +7,7 @@ import { Sensitive } from "../base/sensitive.ts";
 import { withClient } from "./context.ts";
 import { UsageError } from "./exit.ts";
 import { addTargetTest } from "./operator.ts";
+import { addTargetScan } from "./reconcile.ts";
 
 const CONNECT_MS = 10_000;
 
@@ -22,6 +23,7 @@ interface BootstrapFlags {
 export function addTargetCommands(program: Command): void {
   const target = program.command("target").description("systems on which credentials are made");
   addTargetTest(target);
+  addTargetScan(target);
   target
     .command("bootstrap")
     .description("prepare a PostgreSQL database as its superuser: the broker's functions and its own login, which is no superuser")

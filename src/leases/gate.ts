@@ -58,6 +58,14 @@ export class TargetGate {
     await this.#move(targetUid, target, witness, systemActor("target.witness", "look"), undefined);
   }
 
+  /** Looks at every target that this process has to do with. Never rejects: a target that can't be asked is looked at next time. */
+  async lookAgain(): Promise<void> {
+    for (const uid of this.#looked.keys()) {
+      // oxlint-disable-next-line no-await-in-loop -- there is time
+      await this.look(uid).catch((error: Error) => this.#deps.log.warn({ target: uid, error: error.message }, "a target's witness could not be looked at"));
+    }
+  }
+
   /** An operator's word that all is well: our epoch goes above the witness's, which becomes ours. Throws CONFLICT when another broker moved it meanwhile. */
   async release(targetUid: string, actor: Actor): Promise<void> {
     const target = await this.#deps.open(targetUid);

@@ -2,6 +2,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import type { Keyring } from "../crypto/keyring.ts";
+import type { Work } from "../operations/operations.ts";
 import { Clockwork } from "../schedule/clockwork.ts";
 import type { DueIndex } from "../schedule/due-index.ts";
 import type { Committer } from "../store/command.ts";
@@ -9,11 +10,13 @@ import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import { LeaseActor } from "./act.ts";
 import type { Due } from "./due.ts";
+import { TargetGate } from "./gate.ts";
 import { LeaseIssuer } from "./issue.ts";
 import { TargetReach, type Targets } from "./reach.ts";
 import { WarmPool } from "./pool.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
+import { scanTargetWork } from "./scan.ts";
 import type { LeaseSettings } from "./settings.ts";
 import { TargetClocks } from "./target-clock.ts";
 
@@ -52,13 +55,17 @@ export interface Ledger {
   readonly revoker: LeaseRevoker;
   readonly clockwork: Clockwork;
   readonly pool: WarmPool;
+  readonly gate: TargetGate;
+  /** The background work of `target scan`. */
+  readonly scan: Work;
 }
 
 export function createLedger(deps: LedgerDeps): Ledger {
   const { db, clock, targets, committer, settings, log, metrics } = deps;
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id), ended: (id) => clockwork.ended(id) };
-  const reach = new TargetReach(targets, CALLS);
+  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), graceMs: settings.graceMs, log });
+  const reach = new TargetReach(targets, gate, CALLS);
   const revoker = new LeaseRevoker({
     db,
     reach,
@@ -97,5 +104,6 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const pool = new WarmPool({ ...making, revoker });
   const issuer = new LeaseIssuer(making);
   const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
-  return { issuer, renewer, revoker, clockwork, pool };
+  const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), graceMs: settings.graceMs });
+  return { issuer, renewer, revoker, clockwork, pool, gate, scan };
 }

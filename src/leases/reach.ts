@@ -1,6 +1,7 @@
 import { LeaseholdError } from "../base/errors.ts";
 import type { Target } from "../engines/engine.ts";
 import { Breaker } from "./breaker.ts";
+import type { TargetGate } from "./gate.ts";
 
 export interface Targets {
   /** Throws TARGET_NOT_FOUND, TARGET_MISCONFIGURED, SEALED, STORE_UNAVAILABLE. */
@@ -23,21 +24,30 @@ interface Door {
 /** The one way to a target: through its circuit breaker, and for calls of clients through a limit per target, so that a slow one holds up nobody else's. */
 export class TargetReach {
   readonly #targets: Targets;
+  readonly #gate: Pick<TargetGate, "check">;
   readonly #options: ReachOptions;
   readonly #doors = new Map<string, Door>();
 
-  constructor(targets: Targets, options: ReachOptions) {
+  constructor(targets: Targets, gate: Pick<TargetGate, "check">, options: ReachOptions) {
     this.#targets = targets;
+    this.#gate = gate;
     this.#options = options;
   }
 
   /** Work of the schedule, which limits itself. Throws TARGET_UNAVAILABLE at once while the target can't be reached, and whatever `work` throws. */
   async use<T>(targetUid: string, work: (target: Target<unknown>) => Promise<T>): Promise<T> {
+    await this.#gate.check(targetUid);
     return this.#through(this.#door(targetUid), targetUid, work);
   }
 
-  /** Work that a client waits for. Throws TARGET_UNAVAILABLE `busy` when too many wait already. */
+  /** Work that a client waits for. Throws TARGET_UNAVAILABLE `busy` when too many wait already, TARGET_MISCONFIGURED `quarantined`. */
   async call<T>(targetUid: string, work: (target: Target<unknown>) => Promise<T>): Promise<T> {
+    await this.#gate.check(targetUid);
+    return this.byHand(targetUid, work);
+  }
+
+  /** The same where a quarantine is no hindrance: somebody revokes a lease by name. */
+  async byHand<T>(targetUid: string, work: (target: Target<unknown>) => Promise<T>): Promise<T> {
     const door = this.#door(targetUid);
     door.breaker.look();
     if (door.inside >= this.#options.perTarget) await this.#wait(door);

@@ -71,13 +71,30 @@ export class LeaseRevoker {
     if (begun.ending !== undefined) {
       const abort = new AbortController();
       // What is not done in time is done all the same: the answer only does not wait for it.
-      const gone = this.takeAway(begun.ending, actor, "call");
+      const gone = this.takeAway(begun.ending, actor, "byHand");
       revision = (await Promise.race([gone, after(Math.max(patienceMs, 0), undefined, { signal: abort.signal })])) ?? revision;
       abort.abort();
     }
     const lease = await findLease(db, id);
     if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
     return { lease, revision, recorded: begun.recorded };
+  }
+
+  /**
+   * Gives up a lease, without its target: one whose revocation has failed, or with `live` any. Throws LEASE_NOT_FOUND, LEASE_NOT_FORGETTABLE, CONFLICT.
+   */
+  async forget(lease: Named, live: boolean, actor: Actor, request: Command["request"]): Promise<{ readonly revision: number; readonly recorded: boolean }> {
+    const outcome = await this.#deps.committer.commit({
+      kind: "lease.forget",
+      path: lease.path,
+      actor,
+      lease: lease.id,
+      request,
+      args: { id: lease.id, live },
+    });
+    if (!outcome.ok) throw refusal(outcome);
+    await this.#deps.due.changed(lease.id).catch(() => {});
+    return { revision: outcome.revision, recorded: outcome.replay !== true };
   }
 
   /** Commits that a lease is REVOKING, due at once: whichever replica comes first takes the login away. */
@@ -93,7 +110,7 @@ export class LeaseRevoker {
   }
 
   /** One try for a lease in REVOKING. Answers the revision of the end, or undefined when it must be tried again (which is then scheduled). Never throws. */
-  async takeAway(lease: Ending, actor: Actor, budget: "call" | "use"): Promise<number | undefined> {
+  async takeAway(lease: Ending, actor: Actor, budget: "byHand" | "use"): Promise<number | undefined> {
     const { reach, committer, settings, revoked, log } = this.#deps;
     try {
       await reached("revoke.committed");

@@ -5,7 +5,8 @@ import type { ListedLogin, Target } from "../engines/engine.ts";
 import type { Progress, Work } from "../operations/operations.ts";
 import type { Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
-import { activeLogins, liveUsernames } from "../store/reconcile.ts";
+import { activeLogins, endedLeaseOf, liveUsernames } from "../store/reconcile.ts";
+import type { Due } from "./due.ts";
 import type { TargetGate } from "./gate.ts";
 import type { LeaseRevoker } from "./revoke.ts";
 
@@ -17,6 +18,7 @@ export interface ScanDeps {
   readonly committer: Committer;
   readonly gate: TargetGate;
   readonly revoker: LeaseRevoker;
+  readonly due: Pick<Due, "changed">;
   readonly open: (uid: string) => Promise<Target<unknown>>;
   /** An orphan is dropped once it was first seen this long ago, or when it is named. */
   readonly graceMs: number;
@@ -25,6 +27,8 @@ export interface ScanDeps {
 interface ScanArgs {
   readonly targetUid: string;
   readonly dropOrphans: boolean;
+  /** Without waiting for the grace period: a quarantine was ended with the order to do so. */
+  readonly atOnce?: boolean;
   /** Orphans that are dropped at once. */
   readonly names: readonly string[];
 }
@@ -83,8 +87,21 @@ async function withoutLease(deps: ScanDeps, targetUid: string, listed: readonly 
 }
 
 async function orphan(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, systemIdentifier: string, login: ListedLogin): Promise<void> {
+  // A login that came back under a lease that has ended, as after a failover that lost the target's tail: it goes the way of every revocation.
+  const ended = await endedLeaseOf(deps.db, args.targetUid, login.name);
+  if (ended !== undefined) {
+    const reopen = { id: ended.id, generation: ended.generation, oid: login.oid, claim_ms: 0 };
+    await deps.committer.commit({
+      kind: "lease.reopen",
+      path: ended.path,
+      actor: systemActor("lease.recover", "found by a scan"),
+      lease: ended.id,
+      args: reopen,
+    });
+    return deps.due.changed(ended.id);
+  }
   const { id, ageMs } = await raise(deps, "ORPHAN", args.targetUid, login.name, login.oid);
-  if (!(args.names.includes(login.name) || (args.dropOrphans && ageMs >= deps.graceMs))) return;
+  if (!(args.names.includes(login.name) || (args.dropOrphans && (args.atOnce === true || ageMs >= deps.graceMs)))) return;
   if ((await withoutLease(deps, args.targetUid, [login])).length === 0) return;
   await target.revoke({ name: login.name, oid: login.oid, systemIdentifier, ownedObjects: { kind: "refuse" } });
   const actor = systemActor("finding.resolve", "orphan dropped");

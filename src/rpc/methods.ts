@@ -140,6 +140,7 @@ export const METHODS = {
       ttlMs: (r) => milliseconds(r.increment),
     },
     revokeLease: { capability: "revoke", resource: { kind: "lease", ownerMay: true, of: (r) => r.path }, rate: "write", audit: "change" },
+    forgetLease: { capability: "operate", resource: { kind: "lease", ownerMay: false, of: (r) => r.path }, rate: "admin", audit: "change" },
     revokeLeases: { capability: "revoke", resource: { kind: "set", scopes: (r) => [r.prefix] }, rate: "admin", audit: "change" },
   },
   WatchService: {
@@ -184,6 +185,10 @@ export const METHODS = {
     getTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "read", audit: "read" },
     listTargets: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },
     deleteTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
+    scanTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
+    listFindings: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },
+    listQuarantines: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },
+    releaseQuarantine: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
     testTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
     putRole: {
       capability: "operate",

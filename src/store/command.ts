@@ -33,6 +33,7 @@ export type CommandKind =
   | "lease.delivery"
   | "lease.settle"
   | "lease.reopen"
+  | "lease.forget"
   | "witness.mark"
   | "quarantine.begin"
   | "quarantine.extend"

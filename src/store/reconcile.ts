@@ -59,3 +59,45 @@ export interface ActiveLogin {
 export function activeLogins(db: Db, targetUid: string, after: string, systemIdentifier: string, limit: number): Promise<ActiveLogin[]> {
   return db.query<ActiveLogin>(ACTIVE, [targetUid, after, systemIdentifier, limit]);
 }
+
+/** Something that did not agree between a target and the ledger. */
+export interface FindingRecord {
+  readonly id: string;
+  readonly kind: "ORPHAN" | "LEASE_WITHOUT_LOGIN" | "QUARANTINE";
+  readonly targetUid: string;
+  readonly name: string;
+  readonly firstSeen: Date;
+  readonly lastSeen: Date;
+  /** Empty while it is open. */
+  readonly resolution: string;
+}
+
+const FINDINGS = {
+  name: "finding_list",
+  text: `select id, kind, target_uid as "targetUid", name, first_seen as "firstSeen", last_seen as "lastSeen", resolution from finding
+           where namespace_id = 1 and ($1 or state = 'OPEN') order by first_seen desc, id desc limit $2`,
+};
+
+/** Newest first. @param all resolved ones too. */
+export function listFindings(db: Db, all: boolean, limit: number): Promise<FindingRecord[]> {
+  return db.query(FINDINGS, [all, limit]);
+}
+
+const ENDED = { name: "scan_ended", text: "select id, path, generation from lease where target_uid = $1 and username = $2 and not live limit 1" };
+
+/** The ended lease that a login was once of. */
+export async function endedLeaseOf(
+  db: Db,
+  targetUid: string,
+  username: string,
+): Promise<{ readonly id: string; readonly path: string; readonly generation: number } | undefined> {
+  const [row] = await db.query<{ id: string; path: string; generation: number }>(ENDED, [targetUid, username]);
+  return row;
+}
+
+const TARGET_LEASES = { name: "lease_of_target", text: "select id, path from lease where target_uid = $1 and live order by id limit $2" };
+
+/** Live leases of a target, some of them. */
+export function liveLeasesOf(db: Db, targetUid: string, limit: number): Promise<{ readonly id: string; readonly path: string }[]> {
+  return db.query(TARGET_LEASES, [targetUid, limit]);
+}

@@ -42,7 +42,7 @@ describe("reconciling a target with the ledger", () => {
   const issue = async () => (await replica.issuer.issue({ path: ROLE, ttlMs: HOUR, actor: actorOf(), request: undefined })).lease;
 
   async function scan(more: { dropOrphans?: boolean; names?: string[] } = {}): Promise<void> {
-    const work = scanTargetWork({ ...replica, gate: gateOf(), open: async () => target, graceMs: GRACE });
+    const work = scanTargetWork({ ...replica, gate: gateOf(), due: replica.clockwork, open: async () => target, graceMs: GRACE });
     const operation = { id: randomUUID(), args: { targetUid: uid, dropOrphans: false, names: [], ...more } } as never;
     let progress: Progress | undefined = { cursor: null, done: 0, total: 0 };
     while (progress !== undefined) progress = await work.step(operation, progress, new AbortController().signal);

@@ -1,4 +1,10 @@
-import { type LeaseService, RenewLeaseRequestSchema, RevokeLeaseRequestSchema, RevokeLeasesRequestSchema } from "../../gen/leasehold/v1/lease_service_pb.ts";
+import {
+  ForgetLeaseRequestSchema,
+  type LeaseService,
+  RenewLeaseRequestSchema,
+  RevokeLeaseRequestSchema,
+  RevokeLeasesRequestSchema,
+} from "../../gen/leasehold/v1/lease_service_pb.ts";
 import { Lease_State as State } from "../../gen/leasehold/v1/lease_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
 import { listVisibleLeases } from "../../leases/list.ts";
@@ -75,6 +81,15 @@ export function leaseService(deps: LeaseServiceDeps): Handlers<typeof LeaseServi
       const revoked = await deps.revoker.revoke(idOf(call.path), call.actor(), requests.of(RevokeLeaseRequestSchema, request), patienceMs);
       call.recorded = revoked.recorded;
       return { lease: leaseMessage(revoked.lease), revision: BigInt(revoked.revision) };
+    },
+
+    async forgetLease(request, call) {
+      const lease = await findLease(db, idOf(call.path));
+      if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
+      const actor = { ...call.actor(), cause: request.reason };
+      const forgotten = await deps.revoker.forget(lease, false, actor, requests.of(ForgetLeaseRequestSchema, request));
+      call.recorded = forgotten.recorded;
+      return { lease: leaseMessage((await findLease(db, lease.id)) ?? lease), revision: BigInt(forgotten.revision) };
     },
 
     async revokeLeases(request, call) {

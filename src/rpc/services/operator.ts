@@ -14,12 +14,15 @@ import type { OpenTargets } from "../../catalog/open-targets.ts";
 import type { CatalogWriter, Write } from "../../catalog/write.ts";
 import type { Keyring } from "../../crypto/keyring.ts";
 import { rotateKeyring } from "../../crypto/rotate.ts";
+import type { TargetGate } from "../../leases/gate.ts";
+import type { LeaseRevoker } from "../../leases/revoke.ts";
 import { parsePrefix } from "../../model/path.ts";
 import type { RoleRecord } from "../../model/target.ts";
 import type { Operations } from "../../operations/operations.ts";
 import type { Committer } from "../../store/command.ts";
 import type { Db } from "../../store/db.ts";
 import { seedRecords, seedUses } from "../../store/keyring.ts";
+import { liveLeasesOf } from "../../store/reconcile.ts";
 import type { Authorized } from "../call.ts";
 import { timestamp } from "../convert.ts";
 import type { Handlers } from "../definition.ts";
@@ -27,6 +30,7 @@ import type { PageTokens } from "../page-token.ts";
 import type { RequestKeys } from "../request-key.ts";
 import { roleInput, roleMessage, targetInput, targetMessage } from "./catalog-messages.ts";
 import { operationMessage } from "./operations.ts";
+import { reconcileHandlers } from "./reconcile.ts";
 
 export interface OperatorServiceDeps {
   readonly db: Db;
@@ -38,6 +42,8 @@ export interface OperatorServiceDeps {
   readonly operations: Operations;
   readonly pages: PageTokens;
   readonly requests: RequestKeys;
+  readonly gate: TargetGate;
+  readonly revoker: LeaseRevoker;
   /** What this replica is and how it stands. */
   readonly info: () => Omit<GetServerInfoResponse, "$typeName" | "$unknown">;
 }
@@ -49,6 +55,8 @@ export function operatorService(deps: OperatorServiceDeps): Handlers<typeof Oper
   const targetName = (path: string): string => path.slice("targets/".length);
 
   return {
+    ...reconcileHandlers(deps),
+
     async putTarget(request, call) {
       const input = targetInput(request.target!);
       const written = await writer.putTarget(input, writeOf(call, request, requests.of(PutTargetRequestSchema, request)));
@@ -70,6 +78,7 @@ export function operatorService(deps: OperatorServiceDeps): Handlers<typeof Oper
     },
 
     async deleteTarget(request, call) {
+      if (request.forgetLeases) await forgetLeases(deps, targetName(call.path), call);
       const written = await writer.deleteTarget(targetName(call.path), writeOf(call, {}, requests.of(DeleteTargetRequestSchema, request)));
       call.recorded = written.recorded;
       return { revision: BigInt(written.revision) };
@@ -167,4 +176,21 @@ export function pageOf<T>(
   const items = all.slice(from, from + size);
   const more = from + size < all.length;
   return { items, token: more ? pages.seal(method, filter, call.principal, keyOf(items.at(-1)!)) : "" };
+}
+
+const FORGET_AT_ONCE = 200;
+
+/** Every live lease of a target that is gone, each as an act of its own; roles first, so that no new one comes. Throws IN_USE. */
+async function forgetLeases({ db, catalog, revoker }: OperatorServiceDeps, name: string, call: Authorized): Promise<void> {
+  const target = catalog.target(name) ?? (await catalog.refreshTarget(name));
+  if (target === undefined) throw new LeaseholdError("TARGET_NOT_FOUND");
+  if (catalog.roles().some((role) => role.targetUid === target.uid)) throw new LeaseholdError("IN_USE", "roles", { metadata: { by: "role" } });
+  const actor = { ...call.actor(), action: "lease.forget", cause: "target deleted" };
+  for (;;) {
+    // oxlint-disable-next-line no-await-in-loop -- until none is left
+    const leases = await liveLeasesOf(db, target.uid, FORGET_AT_ONCE);
+    if (leases.length === 0) return;
+    // oxlint-disable-next-line no-await-in-loop
+    await Promise.all(leases.map((lease) => revoker.forget(lease, true, actor, undefined)));
+  }
 }

@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/lease_service.proto.
  */
 export const file_leasehold_v1_lease_service: GenFile = /*@__PURE__*/
-  fileDesc("CiBsZWFzZWhvbGQvdjEvbGVhc2Vfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIjAKD0dldExlYXNlUmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiNgoQR2V0TGVhc2VSZXNwb25zZRIiCgVsZWFzZRgBIAEoCzITLmxlYXNlaG9sZC52MS5MZWFzZSLeAQoRTGlzdExlYXNlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIbCglwcmluY2lwYWwYAiABKAlCCLpIBXIDKIAQEjMKBnN0YXRlcxgDIAMoDjIZLmxlYXNlaG9sZC52MS5MZWFzZS5TdGF0ZUIIukgFkgECEAgSDwoHc3RhbGxlZBgEIAEoCBIdCglwYWdlX3NpemUYBSABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgGIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJSChJMaXN0TGVhc2VzUmVzcG9uc2USIwoGbGVhc2VzGAEgAygLMhMubGVhc2Vob2xkLnYxLkxlYXNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ9ChFSZW5ld0xlYXNlUmVxdWVzdBIMCgRwYXRoGAEgASgJEiwKCWluY3JlbWVudBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiXgoSUmVuZXdMZWFzZVJlc3BvbnNlEiIKBWxlYXNlGAEgASgLMhMubGVhc2Vob2xkLnYxLkxlYXNlEhIKCmxpbWl0ZWRfYnkYAiABKAkSEAoIcmV2aXNpb24YAyABKAMiUAoSUmV2b2tlTGVhc2VSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKE1Jldm9rZUxlYXNlUmVzcG9uc2USIgoFbGVhc2UYASABKAsyEy5sZWFzZWhvbGQudjEuTGVhc2USEAoIcmV2aXNpb24YAiABKAMiegoTUmV2b2tlTGVhc2VzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEhsKCXByaW5jaXBhbBgCIAEoCUIIukgFcgMogBASGwoKcmVxdWVzdF9pZBgDIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkIKFFJldm9rZUxlYXNlc1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24ysAMKDExlYXNlU2VydmljZRJOCghHZXRMZWFzZRIdLmxlYXNlaG9sZC52MS5HZXRMZWFzZVJlcXVlc3QaHi5sZWFzZWhvbGQudjEuR2V0TGVhc2VSZXNwb25zZSIDkAIBElQKCkxpc3RMZWFzZXMSHy5sZWFzZWhvbGQudjEuTGlzdExlYXNlc1JlcXVlc3QaIC5sZWFzZWhvbGQudjEuTGlzdExlYXNlc1Jlc3BvbnNlIgOQAgESTwoKUmVuZXdMZWFzZRIfLmxlYXNlaG9sZC52MS5SZW5ld0xlYXNlUmVxdWVzdBogLmxlYXNlaG9sZC52MS5SZW5ld0xlYXNlUmVzcG9uc2USUgoLUmV2b2tlTGVhc2USIC5sZWFzZWhvbGQudjEuUmV2b2tlTGVhc2VSZXF1ZXN0GiEubGVhc2Vob2xkLnYxLlJldm9rZUxlYXNlUmVzcG9uc2USVQoMUmV2b2tlTGVhc2VzEiEubGVhc2Vob2xkLnYxLlJldm9rZUxlYXNlc1JlcXVlc3QaIi5sZWFzZWhvbGQudjEuUmV2b2tlTGVhc2VzUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_leasehold_v1_lease, file_leasehold_v1_operation]);
+  fileDesc("CiBsZWFzZWhvbGQvdjEvbGVhc2Vfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIjAKD0dldExlYXNlUmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiNgoQR2V0TGVhc2VSZXNwb25zZRIiCgVsZWFzZRgBIAEoCzITLmxlYXNlaG9sZC52MS5MZWFzZSLeAQoRTGlzdExlYXNlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIbCglwcmluY2lwYWwYAiABKAlCCLpIBXIDKIAQEjMKBnN0YXRlcxgDIAMoDjIZLmxlYXNlaG9sZC52MS5MZWFzZS5TdGF0ZUIIukgFkgECEAgSDwoHc3RhbGxlZBgEIAEoCBIdCglwYWdlX3NpemUYBSABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgGIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJSChJMaXN0TGVhc2VzUmVzcG9uc2USIwoGbGVhc2VzGAEgAygLMhMubGVhc2Vob2xkLnYxLkxlYXNlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJ9ChFSZW5ld0xlYXNlUmVxdWVzdBIMCgRwYXRoGAEgASgJEiwKCWluY3JlbWVudBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiXgoSUmVuZXdMZWFzZVJlc3BvbnNlEiIKBWxlYXNlGAEgASgLMhMubGVhc2Vob2xkLnYxLkxlYXNlEhIKCmxpbWl0ZWRfYnkYAiABKAkSEAoIcmV2aXNpb24YAyABKAMiUAoSUmV2b2tlTGVhc2VSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKE1Jldm9rZUxlYXNlUmVzcG9uc2USIgoFbGVhc2UYASABKAsyEy5sZWFzZWhvbGQudjEuTGVhc2USEAoIcmV2aXNpb24YAiABKAMiegoTUmV2b2tlTGVhc2VzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEhsKCXByaW5jaXBhbBgCIAEoCUIIukgFcgMogBASGwoKcmVxdWVzdF9pZBgDIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkIKFFJldm9rZUxlYXNlc1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24ibAoSRm9yZ2V0TGVhc2VSZXF1ZXN0EgwKBHBhdGgYASABKAkSGgoGcmVhc29uGAIgASgJQgq6SAdyBRADGIACEhsKCnJlcXVlc3RfaWQYAyABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJLChNGb3JnZXRMZWFzZVJlc3BvbnNlEiIKBWxlYXNlGAEgASgLMhMubGVhc2Vob2xkLnYxLkxlYXNlEhAKCHJldmlzaW9uGAIgASgDMoQECgxMZWFzZVNlcnZpY2USTgoIR2V0TGVhc2USHS5sZWFzZWhvbGQudjEuR2V0TGVhc2VSZXF1ZXN0Gh4ubGVhc2Vob2xkLnYxLkdldExlYXNlUmVzcG9uc2UiA5ACARJUCgpMaXN0TGVhc2VzEh8ubGVhc2Vob2xkLnYxLkxpc3RMZWFzZXNSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkxpc3RMZWFzZXNSZXNwb25zZSIDkAIBEk8KClJlbmV3TGVhc2USHy5sZWFzZWhvbGQudjEuUmVuZXdMZWFzZVJlcXVlc3QaIC5sZWFzZWhvbGQudjEuUmVuZXdMZWFzZVJlc3BvbnNlElIKC1Jldm9rZUxlYXNlEiAubGVhc2Vob2xkLnYxLlJldm9rZUxlYXNlUmVxdWVzdBohLmxlYXNlaG9sZC52MS5SZXZva2VMZWFzZVJlc3BvbnNlElUKDFJldm9rZUxlYXNlcxIhLmxlYXNlaG9sZC52MS5SZXZva2VMZWFzZXNSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLlJldm9rZUxlYXNlc1Jlc3BvbnNlElIKC0ZvcmdldExlYXNlEiAubGVhc2Vob2xkLnYxLkZvcmdldExlYXNlUmVxdWVzdBohLmxlYXNlaG9sZC52MS5Gb3JnZXRMZWFzZVJlc3BvbnNlYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_leasehold_v1_lease, file_leasehold_v1_operation]);
 
 /**
  * Request of GetLease.
@@ -328,6 +328,69 @@ export const RevokeLeasesResponseSchema: GenMessage<RevokeLeasesResponse> = /*@_
   messageDesc(file_leasehold_v1_lease_service, 9);
 
 /**
+ * Request of ForgetLease.
+ *
+ * @generated from message leasehold.v1.ForgetLeaseRequest
+ */
+export type ForgetLeaseRequest = Message<"leasehold.v1.ForgetLeaseRequest"> & {
+  /**
+   * `leases/<id>`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Why, for the audit.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * UUID: a repeated call with the same id is done once.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message leasehold.v1.ForgetLeaseRequest.
+ * Use `create(ForgetLeaseRequestSchema)` to create a new message.
+ */
+export const ForgetLeaseRequestSchema: GenMessage<ForgetLeaseRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_lease_service, 10);
+
+/**
+ * Response of ForgetLease.
+ *
+ * @generated from message leasehold.v1.ForgetLeaseResponse
+ */
+export type ForgetLeaseResponse = Message<"leasehold.v1.ForgetLeaseResponse"> & {
+  /**
+   * As it is now.
+   *
+   * @generated from field: leasehold.v1.Lease lease = 1;
+   */
+  lease?: Lease | undefined;
+
+  /**
+   * Revision of the change.
+   *
+   * @generated from field: int64 revision = 2;
+   */
+  revision: bigint;
+};
+
+/**
+ * Describes the message leasehold.v1.ForgetLeaseResponse.
+ * Use `create(ForgetLeaseResponseSchema)` to create a new message.
+ */
+export const ForgetLeaseResponseSchema: GenMessage<ForgetLeaseResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_lease_service, 11);
+
+/**
  * Leases: look at them, stretch them, end them. The owner may act on his own lease; others need the capability on its role path.
  *
  * @generated from service leasehold.v1.LeaseService
@@ -382,6 +445,16 @@ export const LeaseService: GenService<{
     methodKind: "unary";
     input: typeof RevokeLeasesRequestSchema;
     output: typeof RevokeLeasesResponseSchema;
+  },
+  /**
+   * Gives up a lease whose revocation keeps failing, without its target: whether the login still exists is not known then. Capability: operate on the role path.
+   *
+   * @generated from rpc leasehold.v1.LeaseService.ForgetLease
+   */
+  forgetLease: {
+    methodKind: "unary";
+    input: typeof ForgetLeaseRequestSchema;
+    output: typeof ForgetLeaseResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_leasehold_v1_lease_service, 0);

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIq4CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACKuAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABCKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIt4DCgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIgCgptYXhfbGVhc2VzGBUgASgFQgy6SAkaBxiAreIEKAASLgoYbWF4X2xlYXNlc19wZXJfcHJpbmNpcGFsGBYgASgFQgy6SAkaBxiAreIEKAASCwoDdWlkGAYgASgJEgwKBGV0YWcYByABKAkSLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAiJgoJUmVkaXNSb2xlEhkKBXJ1bGVzGAEgAygJQgq6SAeSAQQIARBAIoICCglNeXNxbFJvbGUSGQoIZGF0YWJhc2UYASABKAlCB7pIBHICGEASOQoGZ3JhbnRzGAIgAygLMh0ubGVhc2Vob2xkLnYxLk15c3FsUm9sZS5HcmFudEIKukgHkgEECAEQIBIdCgxob3N0X3BhdHRlcm4YAyABKAlCB7pIBHICGDwSJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABpaCgVHcmFudBIeCgpwcml2aWxlZ2VzGAEgAygJQgq6SAeSAQQIARAIEhkKBnNjaGVtYRgCIAEoCUIJukgGcgQQARhAEhYKBXRhYmxlGAMgASgJQge6SARyAhhAIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJRChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIigKFERlbGV0ZVRhcmdldFJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIk8KEVRlc3RUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoJcm9sZV9wYXRoGAIgASgJQgi6SAVyAyiABEoECA8QEFIJbmFtZXNwYWNlIosBChJUZXN0VGFyZ2V0UmVzcG9uc2USCgoCb2sYASABKAgSNgoGY2hlY2tzGAIgAygLMiYubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZS5DaGVjaxoxCgVDaGVjaxIMCgRuYW1lGAEgASgJEgoKAm9rGAIgASgIEg4KBmRldGFpbBgDIAEoCSKQAQoOUHV0Um9sZVJlcXVlc3QSKAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlQga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJFCg9QdXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhAKCHJldmlzaW9uGAIgASgDIi8KDkdldFJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSIzCg9HZXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlInoKEExpc3RSb2xlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJPChFMaXN0Um9sZXNSZXNwb25zZRIhCgVyb2xlcxgBIAMoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChFEZWxldGVSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSImChJEZWxldGVSb2xlUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiMwoUUm90YXRlS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCI5ChVSb3RhdGVLZXlyaW5nUmVzcG9uc2USDgoGa2V5X2lkGAEgASgFEhAKCHJldmlzaW9uGAIgASgDIjMKFFJld3JhcEtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiQwoVUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iEQoPTGlzdEtleXNSZXF1ZXN0ItEBChBMaXN0S2V5c1Jlc3BvbnNlEjAKBGtleXMYASADKAsyIi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZS5LZXkaigEKA0tleRIOCgZrZXlfaWQYASABKAUSDgoGYWN0aXZlGAIgASgIEhAKCHByb3ZpZGVyGAMgASgJEhIKCmttc19rZXlfaWQYBCABKAkSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHVzZXMYBiABKAMiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiwAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSDQoFZXBvY2gYBCABKAkSEAoIcmV2aXNpb24YBSABKAMSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVkaXMYByABKAkSEAoId2FybmluZ3MYCCADKAkqUwoHVGxzTW9kZRIYChRUTFNfTU9ERV9VTlNQRUNJRklFRBAAEhgKFFRMU19NT0RFX1ZFUklGWV9GVUxMEAESFAoQVExTX01PREVfRElTQUJMRRACMs8ICg9PcGVyYXRvclNlcnZpY2USTAoJUHV0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVzcG9uc2USUQoJR2V0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVzcG9uc2UiA5ACARJXCgtMaXN0VGFyZ2V0cxIgLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1JlcXVlc3QaIS5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXNwb25zZSIDkAIBElUKDERlbGV0ZVRhcmdldBIhLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlc3BvbnNlEk8KClRlc3RUYXJnZXQSHy5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlEkYKB1B1dFJvbGUSHC5sZWFzZWhvbGQudjEuUHV0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuUHV0Um9sZVJlc3BvbnNlEksKB0dldFJvbGUSHC5sZWFzZWhvbGQudjEuR2V0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuR2V0Um9sZVJlc3BvbnNlIgOQAgESUQoJTGlzdFJvbGVzEh4ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1JlcXVlc3QaHy5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVzcG9uc2UiA5ACARJPCgpEZWxldGVSb2xlEh8ubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXNwb25zZRJYCg1Sb3RhdGVLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXNwb25zZRJYCg1SZXdyYXBLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXNwb25zZRJOCghMaXN0S2V5cxIdLmxlYXNlaG9sZC52MS5MaXN0S2V5c1JlcXVlc3QaHi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZSIDkAIBEl0KDUdldFNlcnZlckluZm8SIi5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIq4CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACKuAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABCKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIt4DCgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIgCgptYXhfbGVhc2VzGBUgASgFQgy6SAkaBxiAreIEKAASLgoYbWF4X2xlYXNlc19wZXJfcHJpbmNpcGFsGBYgASgFQgy6SAkaBxiAreIEKAASCwoDdWlkGAYgASgJEgwKBGV0YWcYByABKAkSLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAiJgoJUmVkaXNSb2xlEhkKBXJ1bGVzGAEgAygJQgq6SAeSAQQIARBAIoICCglNeXNxbFJvbGUSGQoIZGF0YWJhc2UYASABKAlCB7pIBHICGEASOQoGZ3JhbnRzGAIgAygLMh0ubGVhc2Vob2xkLnYxLk15c3FsUm9sZS5HcmFudEIKukgHkgEECAEQIBIdCgxob3N0X3BhdHRlcm4YAyABKAlCB7pIBHICGDwSJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABpaCgVHcmFudBIeCgpwcml2aWxlZ2VzGAEgAygJQgq6SAeSAQQIARAIEhkKBnNjaGVtYRgCIAEoCUIJukgGcgQQARhAEhYKBXRhYmxlGAMgASgJQge6SARyAhhAIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJoChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJBIVCg1mb3JnZXRfbGVhc2VzGAMgASgISgQIDxAQUgluYW1lc3BhY2UiKAoURGVsZXRlVGFyZ2V0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiTwoRVGVzdFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCglyb2xlX3BhdGgYAiABKAlCCLpIBXIDKIAESgQIDxAQUgluYW1lc3BhY2UiiwEKElRlc3RUYXJnZXRSZXNwb25zZRIKCgJvaxgBIAEoCBI2CgZjaGVja3MYAiADKAsyJi5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlLkNoZWNrGjEKBUNoZWNrEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSDgoGZGV0YWlsGAMgASgJIpABCg5QdXRSb2xlUmVxdWVzdBIoCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGVCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkUKD1B1dFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUSEAoIcmV2aXNpb24YAiABKAMiLwoOR2V0Um9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjMKD0dldFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUiegoQTGlzdFJvbGVzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIk8KEUxpc3RSb2xlc1Jlc3BvbnNlEiEKBXJvbGVzGAEgAygLMhIubGVhc2Vob2xkLnYxLlJvbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEURlbGV0ZVJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIiYKEkRlbGV0ZVJvbGVSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyIzChRSb3RhdGVLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIjkKFVJvdGF0ZUtleXJpbmdSZXNwb25zZRIOCgZrZXlfaWQYASABKAUSEAoIcmV2aXNpb24YAiABKAMiMwoUUmV3cmFwS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCJDChVSZXdyYXBLZXlyaW5nUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiIRCg9MaXN0S2V5c1JlcXVlc3Qi0QEKEExpc3RLZXlzUmVzcG9uc2USMAoEa2V5cxgBIAMoCzIiLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlLktleRqKAQoDS2V5Eg4KBmtleV9pZBgBIAEoBRIOCgZhY3RpdmUYAiABKAgSEAoIcHJvdmlkZXIYAyABKAkSEgoKa21zX2tleV9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdXNlcxgGIAEoAyIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCLAAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRINCgVlcG9jaBgEIAEoCRIQCghyZXZpc2lvbhgFIAEoAxIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVyZWRpcxgHIAEoCRIQCgh3YXJuaW5ncxgIIAMoCSJ+ChFTY2FuVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhQKDGRyb3Bfb3JwaGFucxgCIAEoCBIXCgVuYW1lcxgDIAMoCUIIukgFkgECEGQSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkAKElNjYW5UYXJnZXRSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uIrwCCgdGaW5kaW5nEgoKAmlkGAEgASgJEigKBGtpbmQYAiABKA4yGi5sZWFzZWhvbGQudjEuRmluZGluZy5LaW5kEg4KBnRhcmdldBgDIAEoCRIMCgRuYW1lGAQgASgJEjMKD2ZpcnN0X3NlZW5fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF9zZWVuX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnJlc29sdXRpb24YByABKAkiYAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDwoLS0lORF9PUlBIQU4QARIcChhLSU5EX0xFQVNFX1dJVEhPVVRfTE9HSU4QAhITCg9LSU5EX1FVQVJBTlRJTkUQAyJOChNMaXN0RmluZGluZ3NSZXF1ZXN0EgsKA2FsbBgBIAEoCBIZCgVsaW1pdBgCIAEoBUIKukgHGgUY6AcoAEoECA8QEFIJbmFtZXNwYWNlIj8KFExpc3RGaW5kaW5nc1Jlc3BvbnNlEicKCGZpbmRpbmdzGAEgAygLMhUubGVhc2Vob2xkLnYxLkZpbmRpbmciigEKClF1YXJhbnRpbmUSDgoGdGFyZ2V0GAEgASgJEg4KBnJlYXNvbhgCIAEoCRIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKQoWTGlzdFF1YXJhbnRpbmVzUmVxdWVzdEoECA8QEFIJbmFtZXNwYWNlIkgKF0xpc3RRdWFyYW50aW5lc1Jlc3BvbnNlEi0KC3F1YXJhbnRpbmVzGAEgAygLMhgubGVhc2Vob2xkLnYxLlF1YXJhbnRpbmUibgoYUmVsZWFzZVF1YXJhbnRpbmVSZXF1ZXN0EgwKBHBhdGgYASABKAkSFgoOcmV2b2tlX3Vua25vd24YAiABKAgSGwoKcmVxdWVzdF9pZBgDIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkcKGVJlbGVhc2VRdWFyYW50aW5lUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbipTCgdUbHNNb2RlEhgKFFRMU19NT0RFX1VOU1BFQ0lGSUVEEAASGAoUVExTX01PREVfVkVSSUZZX0ZVTEwQARIUChBUTFNfTU9ERV9ESVNBQkxFEAIyxwsKD09wZXJhdG9yU2VydmljZRJMCglQdXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXNwb25zZRJRCglHZXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXNwb25zZSIDkAIBElcKC0xpc3RUYXJnZXRzEiAubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVxdWVzdBohLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1Jlc3BvbnNlIgOQAgESVQoMRGVsZXRlVGFyZ2V0EiEubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlcXVlc3QaIi5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVzcG9uc2USTwoKU2NhblRhcmdldBIfLmxlYXNlaG9sZC52MS5TY2FuVGFyZ2V0UmVxdWVzdBogLmxlYXNlaG9sZC52MS5TY2FuVGFyZ2V0UmVzcG9uc2USWgoMTGlzdEZpbmRpbmdzEiEubGVhc2Vob2xkLnYxLkxpc3RGaW5kaW5nc1JlcXVlc3QaIi5sZWFzZWhvbGQudjEuTGlzdEZpbmRpbmdzUmVzcG9uc2UiA5ACARJjCg9MaXN0UXVhcmFudGluZXMSJC5sZWFzZWhvbGQudjEuTGlzdFF1YXJhbnRpbmVzUmVxdWVzdBolLmxlYXNlaG9sZC52MS5MaXN0UXVhcmFudGluZXNSZXNwb25zZSIDkAIBEmQKEVJlbGVhc2VRdWFyYW50aW5lEiYubGVhc2Vob2xkLnYxLlJlbGVhc2VRdWFyYW50aW5lUmVxdWVzdBonLmxlYXNlaG9sZC52MS5SZWxlYXNlUXVhcmFudGluZVJlc3BvbnNlEk8KClRlc3RUYXJnZXQSHy5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlEkYKB1B1dFJvbGUSHC5sZWFzZWhvbGQudjEuUHV0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuUHV0Um9sZVJlc3BvbnNlEksKB0dldFJvbGUSHC5sZWFzZWhvbGQudjEuR2V0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuR2V0Um9sZVJlc3BvbnNlIgOQAgESUQoJTGlzdFJvbGVzEh4ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1JlcXVlc3QaHy5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVzcG9uc2UiA5ACARJPCgpEZWxldGVSb2xlEh8ubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXNwb25zZRJYCg1Sb3RhdGVLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXNwb25zZRJYCg1SZXdyYXBLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXNwb25zZRJOCghMaXN0S2V5cxIdLmxlYXNlaG9sZC52MS5MaXN0S2V5c1JlcXVlc3QaHi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZSIDkAIBEl0KDUdldFNlcnZlckluZm8SIi5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -800,6 +800,13 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
    * @generated from field: string request_id = 2;
    */
   requestId: string;
+
+  /**
+   * The target is gone: its live leases are given up (END_CAUSE_FORGOTTEN), each as an audited act of its own. Its roles must be deleted before.
+   *
+   * @generated from field: bool forget_leases = 3;
+   */
+  forgetLeases: boolean;
 };
 
 /**
@@ -1414,6 +1421,363 @@ export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*
   messageDesc(file_leasehold_v1_operator_service, 34);
 
 /**
+ * Request of ScanTarget.
+ *
+ * @generated from message leasehold.v1.ScanTargetRequest
+ */
+export type ScanTargetRequest = Message<"leasehold.v1.ScanTargetRequest"> & {
+  /**
+   * `targets/<name>`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Drop orphans that were first seen longer ago than the grace period (`leases.grace`).
+   *
+   * @generated from field: bool drop_orphans = 2;
+   */
+  dropOrphans: boolean;
+
+  /**
+   * Logins that are dropped at once if they are orphans.
+   *
+   * @generated from field: repeated string names = 3;
+   */
+  names: string[];
+
+  /**
+   * UUID: a repeated call with the same id is done once.
+   *
+   * @generated from field: string request_id = 4;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message leasehold.v1.ScanTargetRequest.
+ * Use `create(ScanTargetRequestSchema)` to create a new message.
+ */
+export const ScanTargetRequestSchema: GenMessage<ScanTargetRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 35);
+
+/**
+ * Response of ScanTarget.
+ *
+ * @generated from message leasehold.v1.ScanTargetResponse
+ */
+export type ScanTargetResponse = Message<"leasehold.v1.ScanTargetResponse"> & {
+  /**
+   * The work under way.
+   *
+   * @generated from field: leasehold.v1.Operation operation = 1;
+   */
+  operation?: Operation | undefined;
+};
+
+/**
+ * Describes the message leasehold.v1.ScanTargetResponse.
+ * Use `create(ScanTargetResponseSchema)` to create a new message.
+ */
+export const ScanTargetResponseSchema: GenMessage<ScanTargetResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 36);
+
+/**
+ * Something that does not agree, on a target.
+ *
+ * @generated from message leasehold.v1.Finding
+ */
+export type Finding = Message<"leasehold.v1.Finding"> & {
+  /**
+   * Stable id.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * What it is about.
+   *
+   * @generated from field: leasehold.v1.Finding.Kind kind = 2;
+   */
+  kind: Finding_Kind;
+
+  /**
+   * `targets/<name>`, or `targets/<uid>` of one that is deleted.
+   *
+   * @generated from field: string target = 3;
+   */
+  target: string;
+
+  /**
+   * The login's name, or the reason of a quarantine.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * When it was seen first.
+   *
+   * @generated from field: google.protobuf.Timestamp first_seen_time = 5;
+   */
+  firstSeenTime?: Timestamp | undefined;
+
+  /**
+   * When it was seen last.
+   *
+   * @generated from field: google.protobuf.Timestamp last_seen_time = 6;
+   */
+  lastSeenTime?: Timestamp | undefined;
+
+  /**
+   * Empty while it is open; else what became of it.
+   *
+   * @generated from field: string resolution = 7;
+   */
+  resolution: string;
+};
+
+/**
+ * Describes the message leasehold.v1.Finding.
+ * Use `create(FindingSchema)` to create a new message.
+ */
+export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 37);
+
+/**
+ * What it is about.
+ *
+ * @generated from enum leasehold.v1.Finding.Kind
+ */
+export const Finding_Kind = {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * A login of this broker's that no lease accounts for.
+   *
+   * @generated from enum value: KIND_ORPHAN = 1;
+   */
+  ORPHAN: 1,
+
+  /**
+   * A lease whose login is not there; it is revoked.
+   *
+   * @generated from enum value: KIND_LEASE_WITHOUT_LOGIN = 2;
+   */
+  LEASE_WITHOUT_LOGIN: 2,
+
+  /**
+   * The target is, or was, in quarantine.
+   *
+   * @generated from enum value: KIND_QUARANTINE = 3;
+   */
+  QUARANTINE: 3,
+} as const;
+
+/**
+ * What it is about.
+ *
+ * @generated from enum leasehold.v1.Finding.Kind
+ */
+export type Finding_Kind = (typeof Finding_Kind)[keyof typeof Finding_Kind] | UnknownEnum;
+
+/**
+ * Describes the enum leasehold.v1.Finding.Kind.
+ */
+export const Finding_KindSchema: GenEnum<Finding_Kind> = /*@__PURE__*/
+  enumDesc(file_leasehold_v1_operator_service, 37, 0);
+
+/**
+ * Request of ListFindings.
+ *
+ * @generated from message leasehold.v1.ListFindingsRequest
+ */
+export type ListFindingsRequest = Message<"leasehold.v1.ListFindingsRequest"> & {
+  /**
+   * Resolved ones too.
+   *
+   * @generated from field: bool all = 1;
+   */
+  all: boolean;
+
+  /**
+   * At most so many; 0: 100; at most 1,000.
+   *
+   * @generated from field: int32 limit = 2;
+   */
+  limit: number;
+};
+
+/**
+ * Describes the message leasehold.v1.ListFindingsRequest.
+ * Use `create(ListFindingsRequestSchema)` to create a new message.
+ */
+export const ListFindingsRequestSchema: GenMessage<ListFindingsRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 38);
+
+/**
+ * Response of ListFindings.
+ *
+ * @generated from message leasehold.v1.ListFindingsResponse
+ */
+export type ListFindingsResponse = Message<"leasehold.v1.ListFindingsResponse"> & {
+  /**
+   * Newest first.
+   *
+   * @generated from field: repeated leasehold.v1.Finding findings = 1;
+   */
+  findings: Finding[];
+};
+
+/**
+ * Describes the message leasehold.v1.ListFindingsResponse.
+ * Use `create(ListFindingsResponseSchema)` to create a new message.
+ */
+export const ListFindingsResponseSchema: GenMessage<ListFindingsResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 39);
+
+/**
+ * A target that is shut off.
+ *
+ * @generated from message leasehold.v1.Quarantine
+ */
+export type Quarantine = Message<"leasehold.v1.Quarantine"> & {
+  /**
+   * `targets/<name>`.
+   *
+   * @generated from field: string target = 1;
+   */
+  target: string;
+
+  /**
+   * `witness_unknown`: its witness carries a mark that this ledger never wrote; `witness_ahead`: an epoch above ours.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Since when.
+   *
+   * @generated from field: google.protobuf.Timestamp start_time = 3;
+   */
+  startTime?: Timestamp | undefined;
+
+  /**
+   * When it ends by itself: nothing that the other history issued can be alive any more.
+   *
+   * @generated from field: google.protobuf.Timestamp end_time = 4;
+   */
+  endTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message leasehold.v1.Quarantine.
+ * Use `create(QuarantineSchema)` to create a new message.
+ */
+export const QuarantineSchema: GenMessage<Quarantine> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 40);
+
+/**
+ * Request of ListQuarantines.
+ *
+ * @generated from message leasehold.v1.ListQuarantinesRequest
+ */
+export type ListQuarantinesRequest = Message<"leasehold.v1.ListQuarantinesRequest"> & {
+};
+
+/**
+ * Describes the message leasehold.v1.ListQuarantinesRequest.
+ * Use `create(ListQuarantinesRequestSchema)` to create a new message.
+ */
+export const ListQuarantinesRequestSchema: GenMessage<ListQuarantinesRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 41);
+
+/**
+ * Response of ListQuarantines.
+ *
+ * @generated from message leasehold.v1.ListQuarantinesResponse
+ */
+export type ListQuarantinesResponse = Message<"leasehold.v1.ListQuarantinesResponse"> & {
+  /**
+   * Oldest first.
+   *
+   * @generated from field: repeated leasehold.v1.Quarantine quarantines = 1;
+   */
+  quarantines: Quarantine[];
+};
+
+/**
+ * Describes the message leasehold.v1.ListQuarantinesResponse.
+ * Use `create(ListQuarantinesResponseSchema)` to create a new message.
+ */
+export const ListQuarantinesResponseSchema: GenMessage<ListQuarantinesResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 42);
+
+/**
+ * Request of ReleaseQuarantine.
+ *
+ * @generated from message leasehold.v1.ReleaseQuarantineRequest
+ */
+export type ReleaseQuarantineRequest = Message<"leasehold.v1.ReleaseQuarantineRequest"> & {
+  /**
+   * `targets/<name>`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * Drop every login of this broker's that the ledger does not know.
+   *
+   * @generated from field: bool revoke_unknown = 2;
+   */
+  revokeUnknown: boolean;
+
+  /**
+   * UUID: a repeated call with the same id is done once.
+   *
+   * @generated from field: string request_id = 3;
+   */
+  requestId: string;
+};
+
+/**
+ * Describes the message leasehold.v1.ReleaseQuarantineRequest.
+ * Use `create(ReleaseQuarantineRequestSchema)` to create a new message.
+ */
+export const ReleaseQuarantineRequestSchema: GenMessage<ReleaseQuarantineRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 43);
+
+/**
+ * Response of ReleaseQuarantine.
+ *
+ * @generated from message leasehold.v1.ReleaseQuarantineResponse
+ */
+export type ReleaseQuarantineResponse = Message<"leasehold.v1.ReleaseQuarantineResponse"> & {
+  /**
+   * The scan, with revoke_unknown.
+   *
+   * @generated from field: leasehold.v1.Operation operation = 1;
+   */
+  operation?: Operation | undefined;
+};
+
+/**
+ * Describes the message leasehold.v1.ReleaseQuarantineResponse.
+ * Use `create(ReleaseQuarantineResponseSchema)` to create a new message.
+ */
+export const ReleaseQuarantineResponseSchema: GenMessage<ReleaseQuarantineResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 44);
+
+/**
  * How a connection to a target is protected.
  *
  * @generated from enum leasehold.v1.TlsMode
@@ -1499,6 +1863,46 @@ export const OperatorService: GenService<{
     methodKind: "unary";
     input: typeof DeleteTargetRequestSchema;
     output: typeof DeleteTargetResponseSchema;
+  },
+  /**
+   * Compares the logins on a target with the ledger, both ways, in the background: orphans and leases without a login become findings.
+   *
+   * @generated from rpc leasehold.v1.OperatorService.ScanTarget
+   */
+  scanTarget: {
+    methodKind: "unary";
+    input: typeof ScanTargetRequestSchema;
+    output: typeof ScanTargetResponseSchema;
+  },
+  /**
+   * What scans and quarantines found, newest first. Capability operate on `targets/<name>`; others are left out.
+   *
+   * @generated from rpc leasehold.v1.OperatorService.ListFindings
+   */
+  listFindings: {
+    methodKind: "unary";
+    input: typeof ListFindingsRequestSchema;
+    output: typeof ListFindingsResponseSchema;
+  },
+  /**
+   * Targets on which another history of this ledger was at work: nothing automatic happens there, and nothing is issued.
+   *
+   * @generated from rpc leasehold.v1.OperatorService.ListQuarantines
+   */
+  listQuarantines: {
+    methodKind: "unary";
+    input: typeof ListQuarantinesRequestSchema;
+    output: typeof ListQuarantinesResponseSchema;
+  },
+  /**
+   * Ends a quarantine: this ledger is the one that counts. With revoke_unknown, a scan then drops every login that it does not know.
+   *
+   * @generated from rpc leasehold.v1.OperatorService.ReleaseQuarantine
+   */
+  releaseQuarantine: {
+    methodKind: "unary";
+    input: typeof ReleaseQuarantineRequestSchema;
+    output: typeof ReleaseQuarantineResponseSchema;
   },
   /**
    * Tries a throw-away login through its whole life, and names what is missing.
