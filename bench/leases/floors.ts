@@ -1,14 +1,12 @@
-import { pbkdf2, randomBytes, randomUUID } from "node:crypto";
-import { promisify } from "node:util";
+import { randomBytes, randomUUID } from "node:crypto";
 import type pg from "pg";
 import { Sensitive } from "../../src/base/sensitive.ts";
 import { brokerVerifier } from "../../src/engines/registry.ts";
-import { BROKER_LOGIN, GROUP, type LeaseWorld } from "./world.ts";
+import { GROUP, type LeaseWorld } from "./world.ts";
 
 /*
  * What the same PostgreSQL does without a broker, by plain `pg`. Logins are made, changed and dropped as the bootstrapped login, by its functions: it has no other way.
  */
-const derive = promisify(pbkdf2);
 const VERIFIER_TAIL = `$${Buffer.alloc(32).toString("base64")}:${Buffer.alloc(32).toString("base64")}`;
 const CREATE = "select count(*) from leasehold.create_logins($1, $2::text[], $3::text[], $4::bigint[], $5::text[], null, $6::bigint, true)";
 const HOUR = 3_600_000;
@@ -113,11 +111,4 @@ async function dropLogins(client: pg.Client, world: LeaseWorld, names: readonly 
     });
     await client.query(scan);
   }
-}
-
-/** Of the machine: PBKDF2 of 4096 iterations, milliseconds each, one at a time. */
-export async function pbkdf2Ms(): Promise<number> {
-  const startedAt = performance.now();
-  for (let i = 0; i < 50; i++) await derive(BROKER_LOGIN, randomBytes(16), 4096, 32, "sha256");
-  return (performance.now() - startedAt) / 50;
 }

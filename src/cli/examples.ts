@@ -29,6 +29,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   "lease list": ["leasehold lease list", "leasehold lease list credentials/postgres/ --state active revoking"],
   "lease get": ["leasehold lease get leases/5b0a82df-88fd-44cc-857f-f50117cdf714"],
   "lease renew": ["leasehold lease renew leases/5b0a82df-88fd-44cc-857f-f50117cdf714 --increment 30m"],
+  "lease forget": ["lease forget leases/5b0a82df-88fd-44cc-857f-f50117cdf714 --reason 'the server is gone'"],
   "lease revoke": [
     "leasehold lease revoke leases/5b0a82df-88fd-44cc-857f-f50117cdf714",
     "leasehold lease revoke --prefix credentials/postgres/payments/ --wait",
@@ -54,6 +55,11 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   "operation get": ["leasehold operation get operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
   "operation wait": ["leasehold operation wait operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
   "operation cancel": ["leasehold operation cancel operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
+  "target scan": ["target scan demo --wait", "target scan demo --drop-orphans"],
+  findings: ["findings", "findings --all -o json"],
+  "quarantine list": ["quarantine list"],
+  "quarantine release": ["quarantine release demo"],
+  "quarantine revoke": ["quarantine revoke demo --wait"],
   "target test": ["leasehold target test payments-db --role credentials/postgres/payments/ro"],
   "target bootstrap": [
     "PGHOST=db.acme.test PGUSER=postgres PGPASSFILE=~/.pgpass leasehold target bootstrap --password-file broker.pw --allow-group app_readers",

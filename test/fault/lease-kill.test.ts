@@ -150,7 +150,7 @@ function crashes(): string[] {
 
 test(
   `lesson 1, findings 8 and 17: after ${KILLS} deaths at named points, in the middle of work, no login is without its lease, no lease without its login, and nothing ended early`,
-  { timeout: 120_000 + KILLS * 5000 },
+  { timeout: 180_000 + KILLS * 10_000 },
   async () => {
     await Promise.all(Array.from({ length: REPLICAS }, addReplica));
     const load = new Load();

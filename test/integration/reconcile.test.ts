@@ -23,7 +23,7 @@ describe("reconciling a target with the ledger", () => {
 
   beforeAll(async () => {
     server = await startLeaseTarget();
-    target = postgres.open(server.config, server.password, { ...OPTIONS, instance: INSTANCE }) as Target<unknown>;
+    target = postgres.open(server.config, server.password, { ...OPTIONS, instance: INSTANCE });
     world = await leaseWorld(server);
     // What openState() does at the start of a process.
     await world.database.query("insert into store_state (instance, epoch, system_identifier, timeline) values ($1, 1, '1', 1) on conflict do nothing", [

@@ -235,7 +235,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       await putPolicies(broker);
       return broker;
     },
-    async spawn(options = {}, crash = undefined) {
+    async spawn(options = {}, crash) {
       const file = join(folder, `config-${randomBytes(4).toString("hex")}.yaml`);
       writeFileSync(file, configText(options, "info"));
       const main = [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file];
@@ -264,7 +264,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
     async addRole(broker, name, target, more = {}) {
       const path = `credentials/postgres/${name}`;
       const postgres = { database: DATABASE, memberOf: [GROUP], scramIterations: 1000 };
-      const role = fromJson(RoleSchema, { path, target, defaultTtl: "60s", maxTtl: "600s", postgres, ...more } as JsonObject);
+      const role = fromJson(RoleSchema, { path, target, defaultTtl: "60s", maxTtl: "600s", postgres, ...more });
       await broker.as("admin").call(OperatorService.method.putRole, { role });
       return path;
     },
