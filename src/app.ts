@@ -9,6 +9,7 @@ import { createLog, type Log } from "./base/log.ts";
 import { Metrics } from "./base/metrics.ts";
 import { Catalog } from "./catalog/catalog.ts";
 import { OpenTargets } from "./catalog/open-targets.ts";
+import { LoginRotator } from "./catalog/rotate-login.ts";
 import { CatalogWriter } from "./catalog/write.ts";
 import type { Config } from "./config.ts";
 import { Keyring } from "./crypto/keyring.ts";
@@ -222,6 +223,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     },
   );
   admission = pipeline.admission;
+  const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log });
   const writer = new CatalogWriter(catalog, targets, keyring, committer);
   const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
     [...new Set(policies.current.setOf(principal).variants.map((variant) => variant.policy))].sort();
@@ -251,7 +253,21 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ...pipeline.bind(SERVICES.AuditService, auditService(db, kms, systemClock)),
     ...pipeline.bind(
       SERVICES.OperatorService,
-      operatorService({ db, catalog, writer, targets, keyring, committer, operations, pages, requests, info, gate: ledger.gate, revoker: ledger.revoker }),
+      operatorService({
+        db,
+        catalog,
+        writer,
+        targets,
+        keyring,
+        committer,
+        operations,
+        pages,
+        requests,
+        info,
+        gate: ledger.gate,
+        revoker: ledger.revoker,
+        logins,
+      }),
     ),
     ...pipeline.bind(SERVICES.OperationService, operationService(db, operations, requests, systemClock)),
     ...pipeline.bind(SERVICES.IdentityService, identityService(policiesOf)),
@@ -296,7 +312,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ledger.clockwork.start();
     ledger.pool.start();
     operations.look();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger.gate, config.changes.keepMs), log);
+    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger.gate, logins, config.changes.keepMs), log);
     jobs.start();
     stops.push(
       () => operations.stop(),

@@ -1,3 +1,4 @@
+import type { LoginRotator } from "./catalog/rotate-login.ts";
 import type { TargetGate } from "./leases/gate.ts";
 import { systemActor } from "./model/audit.ts";
 import type { Operations } from "./operations/operations.ts";
@@ -17,10 +18,11 @@ const BATCH = 1000;
 const PARTITION_DAYS = 8;
 
 /** What is done at intervals, by every replica; each bears company. @param keepChangesMs how long the change log is kept. */
-export function housekeeping(db: Db, secrets: SecretWriter, operations: Operations, gate: TargetGate, keepChangesMs: number): Job[] {
+export function housekeeping(db: Db, secrets: SecretWriter, operations: Operations, gate: TargetGate, logins: LoginRotator, keepChangesMs: number): Job[] {
   return [
     { name: "purge-secrets", everyMs: 10 * SECOND, run: () => purgeSecrets(db, secrets) },
     { name: "operations", everyMs: 5 * SECOND, run: async () => operations.look() },
+    { name: "target-logins", everyMs: 30 * SECOND, run: () => logins.resume() },
     { name: "witness", everyMs: 30 * SECOND, run: () => gate.lookAgain() },
     { name: "prune-requests", everyMs: MINUTE, run: () => pruneRequests(db, BATCH) },
     { name: "prune-leases", everyMs: MINUTE, run: () => pruneLeases(db, 5 * BATCH, 10 * SECOND) },

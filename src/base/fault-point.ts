@@ -18,6 +18,10 @@ export const FAULT_POINTS = [
   "pool.committed",
   "pool.created",
   "pool.shelved",
+  // The broker's own login: the candidate is in the ledger · it is set and works · it is the one in use.
+  "login.staged",
+  "login.set",
+  "login.promoted",
 ] as const;
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 

@@ -70,9 +70,14 @@ export class OpenTargets {
     const sealed = await sealedPassword(this.#db, record.uid);
     if (sealed === undefined) throw new LeaseholdError("TARGET_MISCONFIGURED", "no password", { metadata: { problem: "no_password" } });
     const password = new Sensitive(await open(this.#keyring, sealed, targetBinding(record.uid)));
+    return this.openAs(record, record.login, password);
+  }
+
+  /** Connections as another login, for who closes them; undefined: the configured one. */
+  openAs(record: TargetRecord, login: string | undefined, password: Sensitive): Target<unknown> {
     const most = (record.config as { readonly maxConnections?: number }).maxConnections ?? DEFAULT_MAX_CONNECTIONS;
     const options = { ...this.#options, maxConnections: Math.min(most, this.#options.maxConnections), limit: this.#slots.of(record.uid, most) };
-    return this.engine(record.engine).open(record.config, password, options);
+    return this.engine(record.engine).open(login === undefined ? record.config : { ...record.config, username: login }, password, options);
   }
 }
 

@@ -55,6 +55,7 @@ export const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   "operation get": ["leasehold operation get operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
   "operation wait": ["leasehold operation wait operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
   "operation cancel": ["leasehold operation cancel operations/0f2f7a52-3b0d-4a8e-9a52-3f6f0a2b8f11"],
+  "target rotate-login": ["leasehold target rotate-login demo"],
   "target scan": ["leasehold target scan demo --wait", "leasehold target scan demo --drop-orphans"],
   findings: ["leasehold findings", "leasehold findings --all -o json"],
   "quarantine list": ["leasehold quarantine list"],

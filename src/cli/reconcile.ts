@@ -8,8 +8,17 @@ import { nameOf, printLine, printTable, printValue, when, wholeJsonOf } from "./
 const { method } = OperatorService;
 const pathOf = (name: string): string => `targets/${bareName(name, "targets")}`;
 
-/** `target scan`, for the commands about targets. */
+/** `target scan` and `target rotate-login`, for the commands about targets. */
 export function addTargetScan(target: Command): void {
+  target
+    .command("rotate-login <target>")
+    .description("give the broker's other login there a new password, and use it from now on")
+    .action((name: string, _options: object, command: Command) =>
+      withClient(command, async ({ client }) => {
+        const { login } = await client.call(method.rotateTargetLogin, { path: pathOf(name), requestId: randomUUID() });
+        printLine([pathOf(name), `is reached as ${login}`]);
+      }),
+    );
   target
     .command("scan <target>")
     .description("compare the logins there with the ledger, both ways")

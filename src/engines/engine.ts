@@ -129,6 +129,8 @@ export interface Target<RoleConfig> {
   witness?(): Promise<Witness | undefined>;
   /** Compare-and-set of the witness from the mark `from` (`undefined`: there is none). False when another was faster, or is of a later epoch. */
   moveWitness?(from: string | undefined, to: Witness): Promise<boolean>;
+  /** Sets the password of the other of the broker's own two logins, never of the one in use; refused by the target after `deadlineAt`. Absent where an engine can't. */
+  setBrokerLogin?(login: string, password: Sensitive, deadlineAt: number): Promise<void>;
   /** Tries a throw-away login through its whole life, and names the missing grant or setting. */
   preflight(role: RoleConfig | undefined): Promise<readonly PreflightCheck[]>;
   close(): Promise<void>;

@@ -12,6 +12,8 @@ export interface GateDeps {
   readonly db: Db;
   readonly committer: Committer;
   readonly open: (uid: string) => Promise<Target<unknown>>;
+  /** `targets/<name>` */
+  readonly pathOf: (uid: string) => string;
   readonly graceMs: number;
   readonly log: Log;
 }
@@ -69,7 +71,11 @@ export class TargetGate {
   /** An operator's word that all is well: our epoch goes above the witness's, which becomes ours. Throws CONFLICT when another broker moved it meanwhile. */
   async release(targetUid: string, actor: Actor): Promise<void> {
     const target = await this.#deps.open(targetUid);
-    const witness = await target.witness?.();
+    await this.#release(targetUid, await target.witness?.(), actor);
+  }
+
+  async #release(targetUid: string, witness: Witness | undefined, actor: Actor): Promise<void> {
+    const target = await this.#deps.open(targetUid);
     if (!(await this.#move(targetUid, target, witness, actor, witness?.epoch ?? 0))) throw new LeaseholdError("CONFLICT");
     await this.#end(targetUid, actor, "released");
   }
@@ -82,7 +88,7 @@ export class TargetGate {
     this.#shut.add(targetUid);
     const { committer, graceMs, log } = this.#deps;
     const args = { id: randomUUID(), target_uid: targetUid, reason, witness_mark: witness.mark, witness_epoch: witness.epoch, grace_ms: graceMs };
-    await committer.commit({ kind: "quarantine.begin", path: `targets/${targetUid}`, actor: systemActor("target.quarantine", reason), args });
+    await committer.commit({ kind: "quarantine.begin", path: this.#deps.pathOf(targetUid), actor: systemActor("target.quarantine", reason), args });
     log.error({ target: targetUid, reason }, "another history of this ledger was at work on a target: it is in quarantine");
   }
 
@@ -91,14 +97,14 @@ export class TargetGate {
     if (witness !== undefined && witness.mark !== quarantine.witnessMark) {
       const args = { target_uid: targetUid, witness_mark: witness.mark, witness_epoch: witness.epoch, grace_ms: this.#deps.graceMs };
       const actor = systemActor("target.quarantine", "another broker is at work there");
-      await this.#deps.committer.commit({ kind: "quarantine.extend", path: `targets/${targetUid}`, actor, args });
-    } else if (quarantine.over) await this.release(targetUid, systemActor("target.release", "over"));
+      await this.#deps.committer.commit({ kind: "quarantine.extend", path: this.#deps.pathOf(targetUid), actor, args });
+    } else if (quarantine.over) await this.#release(targetUid, witness, systemActor("target.release", "over"));
   }
 
   async #end(targetUid: string, actor: Actor, resolution: string): Promise<void> {
     const outcome = await this.#deps.committer.commit({
       kind: "quarantine.end",
-      path: `targets/${targetUid}`,
+      path: this.#deps.pathOf(targetUid),
       actor,
       args: { target_uid: targetUid, resolution },
     });
@@ -111,7 +117,7 @@ export class TargetGate {
     const mark = randomUUID();
     const args = { target_uid: targetUid, mark, above: above ?? null };
     const record = above === undefined ? ({ record: false } as const) : {};
-    const outcome = await this.#deps.committer.commit({ kind: "witness.mark", path: `targets/${targetUid}`, actor, ...record, args });
+    const outcome = await this.#deps.committer.commit({ kind: "witness.mark", path: this.#deps.pathOf(targetUid), actor, ...record, args });
     if (!outcome.ok) throw refusal(outcome);
     return target.moveWitness!(from?.mark, { epoch: Number(outcome.result["epoch"]), mark });
   }

@@ -64,7 +64,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const { db, clock, targets, committer, settings, log, metrics } = deps;
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id), ended: (id) => clockwork.ended(id) };
-  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), graceMs: settings.graceMs, log });
+  const pathOf = (uid: string): string => `targets/${deps.catalog.targetByUid(uid)?.name ?? uid}`;
+  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs, log });
   const reach = new TargetReach(targets, gate, CALLS);
   const revoker = new LeaseRevoker({
     db,
@@ -104,6 +105,6 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const pool = new WarmPool({ ...making, revoker });
   const issuer = new LeaseIssuer(making);
   const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
-  const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), graceMs: settings.graceMs });
+  const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs });
   return { issuer, renewer, revoker, clockwork, pool, gate, scan };
 }

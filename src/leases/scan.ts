@@ -20,6 +20,8 @@ export interface ScanDeps {
   readonly revoker: LeaseRevoker;
   readonly due: Pick<Due, "changed">;
   readonly open: (uid: string) => Promise<Target<unknown>>;
+  /** `targets/<name>` */
+  readonly pathOf: (uid: string) => string;
   /** An orphan is dropped once it was first seen this long ago, or when it is named. */
   readonly graceMs: number;
 }
@@ -105,7 +107,7 @@ async function orphan(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, s
   if ((await withoutLease(deps, args.targetUid, [login])).length === 0) return;
   await target.revoke({ name: login.name, oid: login.oid, systemIdentifier, ownedObjects: { kind: "refuse" } });
   const actor = systemActor("finding.resolve", "orphan dropped");
-  await deps.committer.commit({ kind: "finding.resolve", path: `targets/${args.targetUid}`, actor, args: { id, resolution: "dropped" } });
+  await deps.committer.commit({ kind: "finding.resolve", path: deps.pathOf(args.targetUid), actor, args: { id, resolution: "dropped" } });
 }
 
 /** The target is asked after the ledger; a lease that ends meanwhile refuses the move. */
@@ -128,7 +130,7 @@ async function scanLeases(deps: ScanDeps, args: ScanArgs, target: Target<unknown
 
 async function raise(deps: ScanDeps, kind: string, targetUid: string, name: string, oid: string): Promise<{ readonly id: string; readonly ageMs: number }> {
   const args = { id: randomUUID(), kind, target_uid: targetUid, name, oid };
-  const outcome = await deps.committer.commit({ kind: "finding.raise", path: `targets/${targetUid}`, actor: systemActor("finding.raise", kind), args });
+  const outcome = await deps.committer.commit({ kind: "finding.raise", path: deps.pathOf(targetUid), actor: systemActor("finding.raise", kind), args });
   if (!outcome.ok) throw new LeaseholdError("INTERNAL", "a finding was refused");
   return { id: String(outcome.result["id"]), ageMs: Number(outcome.result["age_ms"]) };
 }

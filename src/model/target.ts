@@ -7,6 +7,10 @@ export interface TargetRecord {
   readonly engine: string;
   /** The engine's own configuration, checked by it when written. */
   readonly config: object;
+  /** The broker's own login there, where it is not the configured one: it was rotated. */
+  readonly login: string | undefined;
+  /** Its twin, whose turn is next. */
+  readonly otherLogin: string | undefined;
   /** Counts changes; the etag. */
   readonly generation: number;
   readonly updatedAt: number;

@@ -185,6 +185,7 @@ export const METHODS = {
     getTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "read", audit: "read" },
     listTargets: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },
     deleteTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
+    rotateTargetLogin: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
     scanTarget: { capability: "operate", resource: { kind: "path", root: "targets", of: (r) => r.path }, rate: "admin", audit: "change" },
     listFindings: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },
     listQuarantines: { capability: "operate", resource: { kind: "set", scopes: () => ["targets/"] }, rate: "list", audit: "read" },

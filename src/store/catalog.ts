@@ -6,11 +6,13 @@ interface TargetRow {
   readonly name: string;
   readonly engine: string;
   readonly document: object;
+  readonly login: string | null;
+  readonly otherLogin: string | null;
   readonly generation: number;
   readonly updated_at: Date;
 }
 
-const TARGET = "uid, name, engine, document, generation, updated_at";
+const TARGET = `uid, name, engine, document, login, other_login as "otherLogin", generation, updated_at`;
 const ALL_TARGETS = { name: "target_all", text: `select ${TARGET} from target where namespace_id = 1 order by name` };
 const ONE_TARGET = { name: "target_one", text: `select ${TARGET} from target where namespace_id = 1 and name = $1` };
 const PASSWORD = { name: "target_password", text: "select sealed_password as sealed, generation from target where uid = $1" };
@@ -31,8 +33,42 @@ export async function sealedPassword(db: Db, uid: string): Promise<Uint8Array | 
   return row?.sealed ?? undefined;
 }
 
+/** A login that is to become the broker's own. */
+export interface CandidateLogin {
+  readonly login: string;
+  readonly sealed: Uint8Array;
+}
+
+const CANDIDATE = {
+  name: "target_candidate",
+  text: "select pending_login as login, pending_password as sealed from target where uid = $1 and pending_login is not null",
+};
+const CANDIDATES = {
+  name: "target_candidates",
+  text: "select name from target where pending_login is not null and pending_since < leasehold_now() - $1 * interval '1 ms' order by name",
+};
+
+export async function candidateLogin(db: Db, uid: string): Promise<CandidateLogin | undefined> {
+  const [row] = await db.query<CandidateLogin>(CANDIDATE, [uid]);
+  return row;
+}
+
+/** Names of targets whose rotation was begun longer ago. */
+export async function targetsWithCandidate(db: Db, olderThanMs: number): Promise<string[]> {
+  return (await db.query<{ name: string }>(CANDIDATES, [olderThanMs])).map((row) => row.name);
+}
+
 function targetOf(row: TargetRow): TargetRecord {
-  return { uid: row.uid, name: row.name, engine: row.engine, config: row.document, generation: row.generation, updatedAt: row.updated_at.getTime() };
+  return {
+    uid: row.uid,
+    name: row.name,
+    engine: row.engine,
+    config: row.document,
+    login: row.login ?? undefined,
+    otherLogin: row.otherLogin ?? undefined,
+    generation: row.generation,
+    updatedAt: row.updated_at.getTime(),
+  };
 }
 
 interface RoleRow {

@@ -15,6 +15,8 @@ export type CommandKind =
   | "policy.delete"
   | "target.put"
   | "target.delete"
+  | "target.stage_login"
+  | "target.promote_login"
   | "role.put"
   | "role.delete"
   | "keyring.rotate"

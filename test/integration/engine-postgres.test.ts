@@ -84,8 +84,8 @@ for (const version of VERSIONS) {
         "SELECT * FROM leasehold.disable_logins('test', ARRAY['postgres'], ARRAY[NULL]::oid[], NULL)",
         "SELECT * FROM leasehold.disable_logins('test', ARRAY['lh_test_x'], ARRAY[10]::oid[], NULL)",
         "SELECT leasehold.terminate_sessions('test', ARRAY[10]::oid[])",
-        "SELECT * FROM leasehold.create_logins('test', ARRAY['lh_test_x'], ARRAY['plain'], ARRAY[1000], '{}', NULL, 9999999999999)",
-        "SELECT * FROM leasehold.create_logins('test', ARRAY['lh_test_x'], ARRAY[NULL], ARRAY[1000], '{}', NULL, 9999999999999)",
+        "SELECT * FROM leasehold.create_logins('test', ARRAY['lh_test_x'], ARRAY['plain'], ARRAY[1000], '{}', NULL, 9999999999999, true)",
+        "SELECT * FROM leasehold.create_logins('test', ARRAY['lh_test_x'], ARRAY[NULL], ARRAY[1000], '{}', NULL, 9999999999999, true)",
         "SELECT * FROM leasehold.drop_logins('test', ARRAY['lh_test_x', 'lh_test_y'], ARRAY[1]::oid[], NULL)",
       ];
       for (const statement of denied) {

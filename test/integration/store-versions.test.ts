@@ -15,7 +15,7 @@ describe.runIf(existsSync(`${FOLDER}/postgres`))("the store on PostgreSQL 15", (
     try {
       const url = cluster.url("postgres");
       const applied = await Promise.all([migrate({ connectionString: url }), migrate({ connectionString: url })]);
-      expect(applied.flat().sort()).toEqual(["commit", "commit_leases", "ledger"]);
+      expect(applied.flat().sort()).toEqual(["commit", "commit_leases", "forget", "ledger", "leases_by_the_batch", "quarantine", "target_login"].toSorted());
       const config = { url, poolSize: 1, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false };
       const tail = { chain: "c", batch: 0, seq: 0, head: "00".repeat(32) };
       const writer = new GroupCommitter(config, tail, { fingerprint: (value) => value, committed: () => {} }, createLog("silent"));

@@ -122,6 +122,7 @@ export interface Replica extends Ledger {
   readonly catalog: Catalog;
   readonly writer: CatalogWriter;
   readonly committer: GroupCommitter;
+  readonly keyring: Keyring;
   readonly redis: Redis | undefined;
   lease(id: string): Promise<LeaseRecord>;
   close(): Promise<void>;
@@ -144,6 +145,9 @@ export interface LeaseWorld {
 
 export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
   const database = await freshDatabase();
+  // What openState() does at the start of a process; and the target knows no other ledger.
+  await database.query("insert into store_state (instance, epoch, system_identifier, timeline) values ($1, 1, '1', 1) on conflict do nothing", [INSTANCE]);
+  await target.sql("do $$ declare r text; begin for r in select rolname from pg_roles where rolname like 'lh\\_w\\_%' loop execute format('drop role %I', r); end loop; end $$");
   const master = `leasehold-kms-v1:${randomBytes(32).toString("base64")}`;
   const replicas: Replica[] = [];
   let offset = 0;
@@ -185,6 +189,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       catalog,
       writer: new CatalogWriter(catalog, targets, keyring, committer),
       committer,
+      keyring,
       redis,
       async lease(id) {
         const found = await findLease(db, id);

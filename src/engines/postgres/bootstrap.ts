@@ -10,7 +10,7 @@ import { scramVerifier } from "./scram.ts";
 /** What `leasehold.version()` answers once these files are installed; raise both together. */
 export const BOOTSTRAP_VERSION = 3;
 
-const FILES = ["10-schema", "20-guards", "30-create", "35-enable", "40-end", "50-owned", "60-setup", "70-witness"] as const;
+const FILES = ["10-schema", "20-guards", "30-create", "35-enable", "40-end", "50-owned", "60-setup", "70-witness", "80-broker-login"] as const;
 
 export interface BootstrapOptions {
   readonly instance: string;

@@ -39,6 +39,10 @@ export const DROP: Statement = {
   name: "lh_drop",
   text: "SELECT login, outcome FROM leasehold.drop_logins($1, $2::text[], $3::oid[], $4)",
 };
+export const SET_BROKER_LOGIN: Statement = {
+  name: "lh_set_broker_login",
+  text: "SELECT leasehold.set_broker_login($1, $2, $3, $4::bigint)",
+};
 export const FIND: Statement = {
   name: "lh_find",
   text: "SELECT role_oid::text, can_login FROM leasehold.find_logins($1, $2::text[])",

@@ -3,14 +3,15 @@ import { Gather } from "../../base/gather.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
 import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity, Witness } from "../engine.ts";
 import { isInstance } from "../names.ts";
-import type { PostgresRoleConfig, PostgresTargetConfig } from "./config.ts";
+import { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "./config.ts";
 import { Creations } from "./create.ts";
 import { misconfigured } from "./faults.ts";
 import { preflight } from "./preflight.ts";
 import { revokeAll } from "./revoke.ts";
+import { scramVerifier } from "./scram.ts";
 import { serverOf } from "./server.ts";
 import { Sessions } from "./sessions.ts";
-import { ENABLE, FIND, IDENTIFY, LIST, MOVE_WITNESS, PRESENT, RENEW, WITNESS } from "./statements.ts";
+import { ENABLE, FIND, IDENTIFY, LIST, MOVE_WITNESS, PRESENT, RENEW, WITNESS, SET_BROKER_LOGIN } from "./statements.ts";
 
 /** Most of a revocation is waiting, without a connection, for sessions that may still appear: so many batches at a time keep the server busy. */
 const REVOKE_LANES = 6;
@@ -88,6 +89,11 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
   async moveWitness(from: string | undefined, to: Witness): Promise<boolean> {
     const [row] = await this.#sessions.query<{ moved: boolean }>(MOVE_WITNESS, [this.#options.instance, from ?? null, to.epoch, to.mark]);
     return row!.moved;
+  }
+
+  async setBrokerLogin(login: string, password: Sensitive, deadlineAt: number): Promise<void> {
+    const verifier = await scramVerifier(password, DEFAULT_SCRAM_ITERATIONS);
+    await this.#sessions.query(SET_BROKER_LOGIN, [this.#options.instance, login, verifier, Math.floor(deadlineAt)]);
   }
 
   preflight(role: PostgresRoleConfig | undefined): Promise<readonly PreflightCheck[]> {

@@ -28,6 +28,7 @@ export function targetMessage(record: TargetRecord): MessageInitShape<typeof Tar
   return {
     name: record.name,
     engine: targetEngine(record),
+    login: record.login ?? "",
     uid: record.uid,
     etag: String(record.generation),
     updateTime: timestamp(record.updatedAt),

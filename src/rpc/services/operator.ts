@@ -7,10 +7,12 @@ import {
   PutTargetRequestSchema,
   RewrapKeyringRequestSchema,
   RotateKeyringRequestSchema,
+  RotateTargetLoginRequestSchema,
 } from "../../gen/leasehold/v1/operator_service_pb.ts";
 import { invalid, LeaseholdError } from "../../base/errors.ts";
 import type { Catalog } from "../../catalog/catalog.ts";
 import type { OpenTargets } from "../../catalog/open-targets.ts";
+import type { LoginRotator } from "../../catalog/rotate-login.ts";
 import type { CatalogWriter, Write } from "../../catalog/write.ts";
 import type { Keyring } from "../../crypto/keyring.ts";
 import { rotateKeyring } from "../../crypto/rotate.ts";
@@ -44,6 +46,7 @@ export interface OperatorServiceDeps {
   readonly requests: RequestKeys;
   readonly gate: TargetGate;
   readonly revoker: LeaseRevoker;
+  readonly logins: LoginRotator;
   /** What this replica is and how it stands. */
   readonly info: () => Omit<GetServerInfoResponse, "$typeName" | "$unknown">;
 }
@@ -82,6 +85,12 @@ export function operatorService(deps: OperatorServiceDeps): Handlers<typeof Oper
       const written = await writer.deleteTarget(targetName(call.path), writeOf(call, {}, requests.of(DeleteTargetRequestSchema, request)));
       call.recorded = written.recorded;
       return { revision: BigInt(written.revision) };
+    },
+
+    async rotateTargetLogin(request, call) {
+      const rotated = await deps.logins.rotate(targetName(call.path), call.actor(), requests.of(RotateTargetLoginRequestSchema, request));
+      call.recorded = rotated.recorded;
+      return { login: rotated.login, revision: BigInt(rotated.revision) };
     },
 
     async testTarget(request, call) {
