@@ -147,7 +147,9 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
   const database = await freshDatabase();
   // What openState() does at the start of a process; and the target knows no other ledger.
   await database.query("insert into store_state (instance, epoch, system_identifier, timeline) values ($1, 1, '1', 1) on conflict do nothing", [INSTANCE]);
-  await target.sql("do $$ declare r text; begin for r in select rolname from pg_roles where rolname like 'lh\\_w\\_%' loop execute format('drop role %I', r); end loop; end $$");
+  await target.sql(
+    "do $$ declare r text; begin for r in select rolname from pg_roles where rolname like 'lh\\_w\\_%' loop execute format('drop role %I', r); end loop; end $$",
+  );
   const master = `leasehold-kms-v1:${randomBytes(32).toString("base64")}`;
   const replicas: Replica[] = [];
   let offset = 0;
