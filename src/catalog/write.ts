@@ -6,7 +6,9 @@ import { MAX_TTL_WITHOUT_SERVER_EXPIRY_MS } from "../engines/engine.ts";
 import { keyIdOf, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { Actor } from "../model/audit.ts";
-import type { PoolConfig, QuotaConfig, TargetRecord } from "../model/target.ts";
+import { MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH } from "../engines/generate.ts";
+import { isUsernameTemplate } from "../engines/names.ts";
+import type { PasswordPolicyConfig, PoolConfig, QuotaConfig, TargetRecord } from "../model/target.ts";
 import type { Command, CommandKind, Committer, Outcome } from "../store/command.ts";
 import { refusal } from "../store/group-committer.ts";
 import { targetBinding } from "./binding.ts";
@@ -28,6 +30,8 @@ export interface RoleInput {
   readonly defaultTtlMs: number;
   readonly maxTtlMs: number;
   readonly pool?: PoolConfig | undefined;
+  readonly usernameTemplate?: string | undefined;
+  readonly passwordPolicy?: PasswordPolicyConfig | undefined;
   readonly quotas?: QuotaConfig | undefined;
   readonly config: object;
 }
@@ -98,8 +102,9 @@ export class CatalogWriter {
     const target = this.#catalog.target(input.target) ?? (await this.#catalog.refreshTarget(input.target));
     if (target === undefined || target.engine !== input.engine) throw new LeaseholdError("TARGET_NOT_FOUND");
     if (write.dryRun) return { revision: 0, recorded: false };
-    const { defaultTtlMs, maxTtlMs, pool, quotas, config } = input;
-    const document = JSON.stringify({ defaultTtlMs, maxTtlMs, pool, quotas, config });
+    checkNaming(input);
+    const { defaultTtlMs, maxTtlMs, pool, usernameTemplate, passwordPolicy, quotas, config } = input;
+    const document = JSON.stringify({ defaultTtlMs, maxTtlMs, pool, usernameTemplate, passwordPolicy, quotas, config });
     const written = finish(await this.#commit("role.put", input.path, { target: input.target, engine: input.engine, document, etag: write.etag }, write));
     await this.#catalog.refreshRole(input.path);
     return written;
@@ -130,6 +135,28 @@ function requirePassword(known: TargetRecord | undefined, input: TargetInput): v
   if (known === undefined) throw invalid("target.password", "is needed for a new target");
   if (known.engine !== input.engine || !isDeepStrictEqual(connectionOf(known.config), connectionOf(input.config))) {
     throw invalid("target.password", "is needed again when the connection changes");
+  }
+}
+
+/** Throws REQUEST_INVALID. */
+function checkNaming({ usernameTemplate: template, passwordPolicy: policy, pool }: RoleInput): void {
+  if (template !== undefined && !isUsernameTemplate(template)) {
+    throw invalid("role.username_template", "must be of [a-z0-9_], {{role}}, {{principal}} and {{unix_time}}, at most 128 characters");
+  }
+  if (pool !== undefined && template?.includes("{{principal}}") === true)
+    throw invalid("role.username_template", "can't name the principal of a login made ahead for a pool");
+  if (policy === undefined) return;
+  if (policy.length < MIN_PASSWORD_LENGTH || policy.length > MAX_PASSWORD_LENGTH) {
+    throw invalid("role.password_policy.length", `must be from ${MIN_PASSWORD_LENGTH} (128 bits) to ${MAX_PASSWORD_LENGTH}`);
+  }
+  // About what a random password has anyway: more, and hardly one would do.
+  for (const [name, count, share] of [
+    ["min_upper", policy.minUpper, 4],
+    ["min_lower", policy.minLower, 4],
+    ["min_digits", policy.minDigits, 8],
+    ["min_symbols", policy.minSymbols, 16],
+  ] as const) {
+    if (count < 0 || count > Math.floor(policy.length / share)) throw invalid(`role.password_policy.${name}`, `must be at most length / ${share}`);
   }
 }
 

@@ -172,8 +172,12 @@ export class LeaseIssuer {
       role,
       ttlMs,
       share: renewShare(),
-      username: loginName(this.#deps.instance, role.path, newLoginSuffix(), target.maxNameBytes),
-      password: newPassword(),
+      username: loginName(this.#deps.instance, role.path, newLoginSuffix(), {
+        maxBytes: target.maxNameBytes,
+        template: role.usernameTemplate,
+        principal: order.actor.principal,
+      }),
+      password: newPassword(role.passwordPolicy),
       // Read before the row is written: whenever that is done, the row is not given up before this deadline has passed on the target.
       deadlineAt: time.now() + this.#deps.settings.createDeadlineMs,
       order,

@@ -110,7 +110,8 @@ export class WarmPool {
   async #stock(target: Target<unknown>, role: RoleRecord, pool: PoolConfig): Promise<void> {
     const { clocks, keyring, committer, settings, instance, due } = this.#deps;
     const time = await clocks.ask(target);
-    const [id, password, name] = [randomUUID(), newPassword(), loginName(instance, role.path, newLoginSuffix())];
+    const [id, password] = [randomUUID(), newPassword(role.passwordPolicy)];
+    const name = loginName(instance, role.path, newLoginSuffix(), { maxBytes: target.maxNameBytes, template: role.usernameTemplate });
     const deadlineAt = time.now() + settings.createDeadlineMs;
     const actor = systemActor("lease.pool", "refill");
     const sealed = seal(keyring, leaseBinding(id), password.reveal());

@@ -26,6 +26,17 @@ export interface PoolConfig {
   readonly refillPerSecond: number;
 }
 
+/** What a target's own rules ask of a password; all minimum counts. */
+export interface PasswordPolicyConfig {
+  /** 22 (128 bits) to 128. */
+  readonly length: number;
+  readonly minUpper: number;
+  readonly minLower: number;
+  readonly minDigits: number;
+  /** 0: none at all; else of `-._~`. */
+  readonly minSymbols: number;
+}
+
 /** Live leases (PENDING, ACTIVE, REVOKING) at most. */
 export interface QuotaConfig {
   readonly maxLeases: number | undefined;
@@ -44,6 +55,9 @@ export interface RoleRecord {
   readonly maxTtlMs: number;
   /** Undefined: none. */
   readonly pool: PoolConfig | undefined;
+  /** The readable part of a login's name (src/engines/names.ts); undefined: the role. */
+  readonly usernameTemplate?: string | undefined;
+  readonly passwordPolicy?: PasswordPolicyConfig | undefined;
   /** Undefined: no limit. */
   readonly quotas: QuotaConfig | undefined;
   /** The engine's own configuration, checked by it when written. */

@@ -77,7 +77,7 @@ interface RoleRow {
   readonly target_uid: string;
   readonly target_name: string;
   readonly engine: string;
-  readonly document: Pick<RoleRecord, "defaultTtlMs" | "maxTtlMs" | "pool" | "quotas" | "config">;
+  readonly document: Pick<RoleRecord, "defaultTtlMs" | "maxTtlMs" | "pool" | "usernameTemplate" | "passwordPolicy" | "quotas" | "config">;
   readonly generation: number;
   readonly updated_at: Date;
 }
@@ -98,7 +98,7 @@ export async function findRole(db: Db, path: string): Promise<RoleRecord | undef
 }
 
 function roleOf(row: RoleRow): RoleRecord {
-  const { defaultTtlMs, maxTtlMs, pool, quotas, config } = row.document;
+  const { defaultTtlMs, maxTtlMs, pool, usernameTemplate, passwordPolicy, quotas, config } = row.document;
   return {
     uid: row.uid,
     path: row.path,
@@ -108,6 +108,8 @@ function roleOf(row: RoleRow): RoleRecord {
     defaultTtlMs,
     maxTtlMs,
     pool,
+    usernameTemplate,
+    passwordPolicy,
     quotas,
     config,
     generation: row.generation,

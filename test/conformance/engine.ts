@@ -47,7 +47,7 @@ export function engineConformance<Config, Role>(title: string, setup: () => Prom
       await it?.stop();
     });
 
-    const newName = (): string => loginName(it.instance, "credentials/any/payments/ro", newLoginSuffix(), target.maxNameBytes);
+    const newName = (): string => loginName(it.instance, "credentials/any/payments/ro", newLoginSuffix(), { maxBytes: target.maxNameBytes });
     const soon = (): number => Date.now() + MINUTE;
 
     async function issue(name = newName()): Promise<{ ref: LoginRef; created: CreatedLogin; password: Sensitive }> {

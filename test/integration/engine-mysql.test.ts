@@ -47,7 +47,7 @@ describe("mysql engine", () => {
       statementTimeoutMs: 5000,
       maxConnections: 2,
     });
-    const [name, password] = [loginName("test", PATH, newLoginSuffix(), 32), newPassword()];
+    const [name, password] = [loginName("test", PATH, newLoginSuffix(), { maxBytes: 32 }), newPassword()];
     const created = await target.create({ name, password, role: ROLE, validForMs: 60_000, deadlineAt: Date.now() + 60_000 });
     const session = await clientOf(created.connection, password);
     await session.query("SELECT * FROM app_a.t");

@@ -194,3 +194,41 @@ describe("quotas", () => {
     expect(settled(mine).refusals[0]).toMatchObject({ metadata: { quota: "max_leases_per_principal", limit: "2" } });
   });
 });
+
+describe("a role's names and passwords", () => {
+  let target: LeaseTarget;
+  let world: LeaseWorld;
+  let replica: Replica;
+
+  beforeAll(async () => {
+    target = await startLeaseTarget();
+    world = await leaseWorld(target);
+    replica = await world.replica();
+  });
+  afterAll(async () => {
+    await world?.close();
+    await target?.cluster.stop();
+  });
+
+  it("are those of its template and policy, on the target too", async () => {
+    const path = "credentials/postgres/named";
+    const passwordPolicy = { length: 40, minUpper: 5, minLower: 5, minDigits: 4, minSymbols: 2 };
+    await world.putRole(path, "db", target.role, { usernameTemplate: "{{principal}}_{{role}}", passwordPolicy });
+    const { lease, password } = await replica.issuer.issue({ path, ttlMs: HOUR, actor: actorOf(), request: undefined });
+    expect(lease.username).toMatch(new RegExp(`^lh_${INSTANCE}_app_named_[a-z0-9]{12}$`));
+    expect(password.revealText()).toMatch(/^[A-Za-z0-9._~-]{40}$/);
+    await (await clientOf(lease.connection, password)).end();
+  });
+
+  it("are refused where they make no sense", async () => {
+    const put = (more: Parameters<LeaseWorld["putRole"]>[3]) => world.putRole("credentials/postgres/wrong", "db", target.role, more);
+    const policy = { length: 32, minUpper: 0, minLower: 0, minDigits: 0, minSymbols: 0 };
+    for (const more of [
+      { usernameTemplate: "{{password}}" },
+      { usernameTemplate: "{{principal}}", pool: POOL },
+      { passwordPolicy: { ...policy, length: 21 } },
+      { passwordPolicy: { ...policy, minSymbols: 3 } },
+    ])
+      await expect(put(more), JSON.stringify(more)).rejects.toMatchObject({ reason: "REQUEST_INVALID" });
+  });
+});

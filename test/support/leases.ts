@@ -139,7 +139,7 @@ export interface LeaseWorld {
   /** Types of the lease's events in commit order. */
   events(id: string): Promise<number[]>;
   putTarget(name: string, target: LeaseTarget): Promise<void>;
-  putRole(path: string, target: string, config: PostgresRoleConfig, more?: Pick<RoleInput, "pool" | "quotas">): Promise<void>;
+  putRole(path: string, target: string, config: PostgresRoleConfig, more?: Partial<RoleInput>): Promise<void>;
   close(): Promise<void>;
 }
 

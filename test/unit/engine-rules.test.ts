@@ -95,7 +95,7 @@ describe("mysql", () => {
 
   it("has names of 32 characters, whatever the instance", () => {
     for (const instance of ["a", "dev", "x".repeat(16)]) {
-      const name = loginName(instance, "credentials/mysql/payments/a-long-role", "abcdefghijkl", 32);
+      const name = loginName(instance, "credentials/mysql/payments/a-long-role", "abcdefghijkl", { maxBytes: 32 });
       expect(name.length).toBeLessThanOrEqual(32);
       expect(name).toMatch(new RegExp(`^lh_${instance}_([a-z0-9_]+_)?abcdefghijkl$`));
     }

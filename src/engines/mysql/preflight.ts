@@ -38,7 +38,7 @@ export async function preflight(
 
 /** A throw-away login through its whole life, a live session ended by force included (lessons 3, 4, 21). */
 async function checkLife(target: Target<MysqlRoleConfig>, sessions: Sessions, options: OpenOptions, role: MysqlRoleConfig, list: Checklist): Promise<void> {
-  const name = loginName(options.instance, "preflight", newLoginSuffix(), MAX_NAME_BYTES);
+  const name = loginName(options.instance, "preflight", newLoginSuffix(), { maxBytes: MAX_NAME_BYTES });
   const password = newPassword();
   let ref: LoginRef = { name, oid: undefined, systemIdentifier: undefined, ownedObjects: { kind: "refuse" } };
   const created = await list.check("create", async () => {

@@ -44,11 +44,38 @@ export function roleInput(role: Role): RoleInput {
   const defaultTtlMs = durationMs(role.defaultTtl, "role.default_ttl") ?? Math.min(DEFAULT_TTL_MS, maxTtlMs);
   if (maxTtlMs < 1000 || maxTtlMs > HARD_MAX_TTL_MS) throw invalid("role.max_ttl", "must be from 1 s to 32 days");
   if (defaultTtlMs < 1000 || defaultTtlMs > maxTtlMs) throw invalid("role.default_ttl", "must be from 1 s to max_ttl");
-  return { path: role.path, target: role.target, engine, defaultTtlMs, maxTtlMs, pool: poolInput(role.pool), quotas: quotasInput(role), config };
+  return {
+    path: role.path,
+    target: role.target,
+    engine,
+    defaultTtlMs,
+    maxTtlMs,
+    pool: poolInput(role.pool),
+    quotas: quotasInput(role),
+    config,
+    ...namingInput(role),
+  };
 }
 
 const DEFAULT_POOL_AGE_MS = HOUR;
 const DEFAULT_REFILL = 50;
+
+function namingInput({ usernameTemplate, passwordPolicy: policy }: Role): Pick<RoleInput, "usernameTemplate" | "passwordPolicy"> {
+  return {
+    ...(usernameTemplate === "" ? {} : { usernameTemplate }),
+    ...(policy === undefined
+      ? {}
+      : {
+          passwordPolicy: {
+            length: policy.length,
+            minUpper: policy.minUpper,
+            minLower: policy.minLower,
+            minDigits: policy.minDigits,
+            minSymbols: policy.minSymbols,
+          },
+        }),
+  };
+}
 
 function poolInput(pool: WarmPool | undefined): PoolConfig | undefined {
   if (pool === undefined) return undefined;
@@ -72,6 +99,8 @@ export function roleMessage(record: RoleRecord): MessageInitShape<typeof RoleSch
     ...(record.pool === undefined
       ? {}
       : { pool: { size: record.pool.size, maxAge: durationFromMs(record.pool.maxAgeMs), refillPerSecond: record.pool.refillPerSecond } }),
+    usernameTemplate: record.usernameTemplate ?? "",
+    ...(record.passwordPolicy === undefined ? {} : { passwordPolicy: record.passwordPolicy }),
     maxLeases: record.quotas?.maxLeases ?? 0,
     maxLeasesPerPrincipal: record.quotas?.maxLeasesPerPrincipal ?? 0,
     uid: record.uid,

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIr0CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEg0KBWxvZ2luGAsgASgJEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACKuAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABCKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIt4DCgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIgCgptYXhfbGVhc2VzGBUgASgFQgy6SAkaBxiAreIEKAASLgoYbWF4X2xlYXNlc19wZXJfcHJpbmNpcGFsGBYgASgFQgy6SAkaBxiAreIEKAASCwoDdWlkGAYgASgJEgwKBGV0YWcYByABKAkSLwoLdXBkYXRlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAiJgoJUmVkaXNSb2xlEhkKBXJ1bGVzGAEgAygJQgq6SAeSAQQIARBAIoICCglNeXNxbFJvbGUSGQoIZGF0YWJhc2UYASABKAlCB7pIBHICGEASOQoGZ3JhbnRzGAIgAygLMh0ubGVhc2Vob2xkLnYxLk15c3FsUm9sZS5HcmFudEIKukgHkgEECAEQIBIdCgxob3N0X3BhdHRlcm4YAyABKAlCB7pIBHICGDwSJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABpaCgVHcmFudBIeCgpwcml2aWxlZ2VzGAEgAygJQgq6SAeSAQQIARAIEhkKBnNjaGVtYRgCIAEoCUIJukgGcgQQARhAEhYKBXRhYmxlGAMgASgJQge6SARyAhhAIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJoChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJBIVCg1mb3JnZXRfbGVhc2VzGAMgASgISgQIDxAQUgluYW1lc3BhY2UiKAoURGVsZXRlVGFyZ2V0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiTwoRVGVzdFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCglyb2xlX3BhdGgYAiABKAlCCLpIBXIDKIAESgQIDxAQUgluYW1lc3BhY2UiiwEKElRlc3RUYXJnZXRSZXNwb25zZRIKCgJvaxgBIAEoCBI2CgZjaGVja3MYAiADKAsyJi5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlLkNoZWNrGjEKBUNoZWNrEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSDgoGZGV0YWlsGAMgASgJIpABCg5QdXRSb2xlUmVxdWVzdBIoCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGVCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkUKD1B1dFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUSEAoIcmV2aXNpb24YAiABKAMiLwoOR2V0Um9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjMKD0dldFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUiegoQTGlzdFJvbGVzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIk8KEUxpc3RSb2xlc1Jlc3BvbnNlEiEKBXJvbGVzGAEgAygLMhIubGVhc2Vob2xkLnYxLlJvbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEURlbGV0ZVJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIiYKEkRlbGV0ZVJvbGVSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyIzChRSb3RhdGVLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIjkKFVJvdGF0ZUtleXJpbmdSZXNwb25zZRIOCgZrZXlfaWQYASABKAUSEAoIcmV2aXNpb24YAiABKAMiMwoUUmV3cmFwS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCJDChVSZXdyYXBLZXlyaW5nUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiIRCg9MaXN0S2V5c1JlcXVlc3Qi0QEKEExpc3RLZXlzUmVzcG9uc2USMAoEa2V5cxgBIAMoCzIiLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlLktleRqKAQoDS2V5Eg4KBmtleV9pZBgBIAEoBRIOCgZhY3RpdmUYAiABKAgSEAoIcHJvdmlkZXIYAyABKAkSEgoKa21zX2tleV9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdXNlcxgGIAEoAyIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCLAAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRINCgVlcG9jaBgEIAEoCRIQCghyZXZpc2lvbhgFIAEoAxIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVyZWRpcxgHIAEoCRIQCgh3YXJuaW5ncxgIIAMoCSJ+ChFTY2FuVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhQKDGRyb3Bfb3JwaGFucxgCIAEoCBIXCgVuYW1lcxgDIAMoCUIIukgFkgECEGQSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkAKElNjYW5UYXJnZXRSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uIrwCCgdGaW5kaW5nEgoKAmlkGAEgASgJEigKBGtpbmQYAiABKA4yGi5sZWFzZWhvbGQudjEuRmluZGluZy5LaW5kEg4KBnRhcmdldBgDIAEoCRIMCgRuYW1lGAQgASgJEjMKD2ZpcnN0X3NlZW5fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF9zZWVuX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnJlc29sdXRpb24YByABKAkiYAoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDwoLS0lORF9PUlBIQU4QARIcChhLSU5EX0xFQVNFX1dJVEhPVVRfTE9HSU4QAhITCg9LSU5EX1FVQVJBTlRJTkUQAyJOChNMaXN0RmluZGluZ3NSZXF1ZXN0EgsKA2FsbBgBIAEoCBIZCgVsaW1pdBgCIAEoBUIKukgHGgUY6AcoAEoECA8QEFIJbmFtZXNwYWNlIj8KFExpc3RGaW5kaW5nc1Jlc3BvbnNlEicKCGZpbmRpbmdzGAEgAygLMhUubGVhc2Vob2xkLnYxLkZpbmRpbmciigEKClF1YXJhbnRpbmUSDgoGdGFyZ2V0GAEgASgJEg4KBnJlYXNvbhgCIAEoCRIuCgpzdGFydF90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIsCghlbmRfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiKQoWTGlzdFF1YXJhbnRpbmVzUmVxdWVzdEoECA8QEFIJbmFtZXNwYWNlIkgKF0xpc3RRdWFyYW50aW5lc1Jlc3BvbnNlEi0KC3F1YXJhbnRpbmVzGAEgAygLMhgubGVhc2Vob2xkLnYxLlF1YXJhbnRpbmUibgoYUmVsZWFzZVF1YXJhbnRpbmVSZXF1ZXN0EgwKBHBhdGgYASABKAkSFgoOcmV2b2tlX3Vua25vd24YAiABKAgSGwoKcmVxdWVzdF9pZBgDIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkcKGVJlbGVhc2VRdWFyYW50aW5lUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiJWChhSb3RhdGVUYXJnZXRMb2dpblJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiPAoZUm90YXRlVGFyZ2V0TG9naW5SZXNwb25zZRINCgVsb2dpbhgBIAEoCRIQCghyZXZpc2lvbhgCIAEoAypTCgdUbHNNb2RlEhgKFFRMU19NT0RFX1VOU1BFQ0lGSUVEEAASGAoUVExTX01PREVfVkVSSUZZX0ZVTEwQARIUChBUTFNfTU9ERV9ESVNBQkxFEAIyrQwKD09wZXJhdG9yU2VydmljZRJMCglQdXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXNwb25zZRJRCglHZXRUYXJnZXQSHi5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVxdWVzdBofLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXNwb25zZSIDkAIBElcKC0xpc3RUYXJnZXRzEiAubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVxdWVzdBohLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1Jlc3BvbnNlIgOQAgESVQoMRGVsZXRlVGFyZ2V0EiEubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlcXVlc3QaIi5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVzcG9uc2USZAoRUm90YXRlVGFyZ2V0TG9naW4SJi5sZWFzZWhvbGQudjEuUm90YXRlVGFyZ2V0TG9naW5SZXF1ZXN0GicubGVhc2Vob2xkLnYxLlJvdGF0ZVRhcmdldExvZ2luUmVzcG9uc2USTwoKU2NhblRhcmdldBIfLmxlYXNlaG9sZC52MS5TY2FuVGFyZ2V0UmVxdWVzdBogLmxlYXNlaG9sZC52MS5TY2FuVGFyZ2V0UmVzcG9uc2USWgoMTGlzdEZpbmRpbmdzEiEubGVhc2Vob2xkLnYxLkxpc3RGaW5kaW5nc1JlcXVlc3QaIi5sZWFzZWhvbGQudjEuTGlzdEZpbmRpbmdzUmVzcG9uc2UiA5ACARJjCg9MaXN0UXVhcmFudGluZXMSJC5sZWFzZWhvbGQudjEuTGlzdFF1YXJhbnRpbmVzUmVxdWVzdBolLmxlYXNlaG9sZC52MS5MaXN0UXVhcmFudGluZXNSZXNwb25zZSIDkAIBEmQKEVJlbGVhc2VRdWFyYW50aW5lEiYubGVhc2Vob2xkLnYxLlJlbGVhc2VRdWFyYW50aW5lUmVxdWVzdBonLmxlYXNlaG9sZC52MS5SZWxlYXNlUXVhcmFudGluZVJlc3BvbnNlEk8KClRlc3RUYXJnZXQSHy5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlEkYKB1B1dFJvbGUSHC5sZWFzZWhvbGQudjEuUHV0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuUHV0Um9sZVJlc3BvbnNlEksKB0dldFJvbGUSHC5sZWFzZWhvbGQudjEuR2V0Um9sZVJlcXVlc3QaHS5sZWFzZWhvbGQudjEuR2V0Um9sZVJlc3BvbnNlIgOQAgESUQoJTGlzdFJvbGVzEh4ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1JlcXVlc3QaHy5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVzcG9uc2UiA5ACARJPCgpEZWxldGVSb2xlEh8ubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLkRlbGV0ZVJvbGVSZXNwb25zZRJYCg1Sb3RhdGVLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJvdGF0ZUtleXJpbmdSZXNwb25zZRJYCg1SZXdyYXBLZXlyaW5nEiIubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXF1ZXN0GiMubGVhc2Vob2xkLnYxLlJld3JhcEtleXJpbmdSZXNwb25zZRJOCghMaXN0S2V5cxIdLmxlYXNlaG9sZC52MS5MaXN0S2V5c1JlcXVlc3QaHi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZSIDkAIBEl0KDUdldFNlcnZlckluZm8SIi5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuR2V0U2VydmVySW5mb1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIr0CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEg0KBWxvZ2luGAsgASgJEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACKuAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABCKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIroECgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIjChF1c2VybmFtZV90ZW1wbGF0ZRgXIAEoCUIIukgFcgMYgAESNQoPcGFzc3dvcmRfcG9saWN5GBggASgLMhwubGVhc2Vob2xkLnYxLlBhc3N3b3JkUG9saWN5EiAKCm1heF9sZWFzZXMYFSABKAVCDLpICRoHGICt4gQoABIuChhtYXhfbGVhc2VzX3Blcl9wcmluY2lwYWwYFiABKAVCDLpICRoHGICt4gQoABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIpsBCg5QYXNzd29yZFBvbGljeRIOCgZsZW5ndGgYASABKAUSHAoJbWluX3VwcGVyGAIgASgFQgm6SAYaBBhAKAASHAoJbWluX2xvd2VyGAMgASgFQgm6SAYaBBhAKAASHQoKbWluX2RpZ2l0cxgEIAEoBUIJukgGGgQYQCgAEh4KC21pbl9zeW1ib2xzGAUgASgFQgm6SAYaBBgQKAAidwoIV2FybVBvb2wSGAoEc2l6ZRgBIAEoBUIKukgHGgUYkE4oARIqCgdtYXhfYWdlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKEXJlZmlsbF9wZXJfc2Vjb25kGAMgASgFQgq6SAcaBRj0AygAIiYKCVJlZGlzUm9sZRIZCgVydWxlcxgBIAMoCUIKukgHkgEECAEQQCKCAgoJTXlzcWxSb2xlEhkKCGRhdGFiYXNlGAEgASgJQge6SARyAhhAEjkKBmdyYW50cxgCIAMoCzIdLmxlYXNlaG9sZC52MS5NeXNxbFJvbGUuR3JhbnRCCrpIB5IBBAgBECASHQoMaG9zdF9wYXR0ZXJuGAMgASgJQge6SARyAhg8EiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAAaWgoFR3JhbnQSHgoKcHJpdmlsZWdlcxgBIAMoCUIKukgHkgEECAEQCBIZCgZzY2hlbWEYAiABKAlCCbpIBnIEEAEYQBIWCgV0YWJsZRgDIAEoCUIHukgEcgIYQCL8AgoMUG9zdGdyZXNSb2xlEhsKCGRhdGFiYXNlGAEgASgJQgm6SAZyBBABGD8SHQoJbWVtYmVyX29mGAIgAygJQgq6SAeSAQQIARAQEiUKEHNjcmFtX2l0ZXJhdGlvbnMYAyABKAVCC7pICBoGGKCNBigAEiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAASSAoNb3duZWRfb2JqZWN0cxgFIAEoDjInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGUuT3duZWRPYmplY3RzQgi6SAWCAQIQARIcCgtyZWFzc2lnbl90bxgGIAEoCUIHukgEcgIYPyJ7CgxPd25lZE9iamVjdHMSHQoZT1dORURfT0JKRUNUU19VTlNQRUNJRklFRBAAEhgKFE9XTkVEX09CSkVDVFNfUkVGVVNFEAESFgoST1dORURfT0JKRUNUU19EUk9QEAISGgoWT1dORURfT0JKRUNUU19SRUFTU0lHThADIpYBChBQdXRUYXJnZXRSZXF1ZXN0EiwKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXRCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKEVB1dFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSEAoIcmV2aXNpb24YAiABKAMiMQoQR2V0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiOQoRR2V0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldCJiChJMaXN0VGFyZ2V0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiVQoTTGlzdFRhcmdldHNSZXNwb25zZRIlCgd0YXJnZXRzGAEgAygLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiaAoTRGVsZXRlVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCQSFQoNZm9yZ2V0X2xlYXNlcxgDIAEoCEoECA8QEFIJbmFtZXNwYWNlIigKFERlbGV0ZVRhcmdldFJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIk8KEVRlc3RUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoJcm9sZV9wYXRoGAIgASgJQgi6SAVyAyiABEoECA8QEFIJbmFtZXNwYWNlIosBChJUZXN0VGFyZ2V0UmVzcG9uc2USCgoCb2sYASABKAgSNgoGY2hlY2tzGAIgAygLMiYubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZS5DaGVjaxoxCgVDaGVjaxIMCgRuYW1lGAEgASgJEgoKAm9rGAIgASgIEg4KBmRldGFpbBgDIAEoCSKQAQoOUHV0Um9sZVJlcXVlc3QSKAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlQga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJFCg9QdXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhAKCHJldmlzaW9uGAIgASgDIi8KDkdldFJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSIzCg9HZXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlInoKEExpc3RSb2xlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJPChFMaXN0Um9sZXNSZXNwb25zZRIhCgVyb2xlcxgBIAMoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChFEZWxldGVSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSImChJEZWxldGVSb2xlUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiMwoUUm90YXRlS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCI5ChVSb3RhdGVLZXlyaW5nUmVzcG9uc2USDgoGa2V5X2lkGAEgASgFEhAKCHJldmlzaW9uGAIgASgDIjMKFFJld3JhcEtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiQwoVUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iEQoPTGlzdEtleXNSZXF1ZXN0ItEBChBMaXN0S2V5c1Jlc3BvbnNlEjAKBGtleXMYASADKAsyIi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZS5LZXkaigEKA0tleRIOCgZrZXlfaWQYASABKAUSDgoGYWN0aXZlGAIgASgIEhAKCHByb3ZpZGVyGAMgASgJEhIKCmttc19rZXlfaWQYBCABKAkSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHVzZXMYBiABKAMiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiwAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSDQoFZXBvY2gYBCABKAkSEAoIcmV2aXNpb24YBSABKAMSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVkaXMYByABKAkSEAoId2FybmluZ3MYCCADKAkifgoRU2NhblRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIUCgxkcm9wX29ycGhhbnMYAiABKAgSFwoFbmFtZXMYAyADKAlCCLpIBZIBAhBkEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJAChJTY2FuVGFyZ2V0UmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiK8AgoHRmluZGluZxIKCgJpZBgBIAEoCRIoCgRraW5kGAIgASgOMhoubGVhc2Vob2xkLnYxLkZpbmRpbmcuS2luZBIOCgZ0YXJnZXQYAyABKAkSDAoEbmFtZRgEIAEoCRIzCg9maXJzdF9zZWVuX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3Rfc2Vlbl90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpyZXNvbHV0aW9uGAcgASgJImAKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg8KC0tJTkRfT1JQSEFOEAESHAoYS0lORF9MRUFTRV9XSVRIT1VUX0xPR0lOEAISEwoPS0lORF9RVUFSQU5USU5FEAMiTgoTTGlzdEZpbmRpbmdzUmVxdWVzdBILCgNhbGwYASABKAgSGQoFbGltaXQYAiABKAVCCrpIBxoFGOgHKABKBAgPEBBSCW5hbWVzcGFjZSI/ChRMaXN0RmluZGluZ3NSZXNwb25zZRInCghmaW5kaW5ncxgBIAMoCzIVLmxlYXNlaG9sZC52MS5GaW5kaW5nIooBCgpRdWFyYW50aW5lEg4KBnRhcmdldBgBIAEoCRIOCgZyZWFzb24YAiABKAkSLgoKc3RhcnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIikKFkxpc3RRdWFyYW50aW5lc1JlcXVlc3RKBAgPEBBSCW5hbWVzcGFjZSJIChdMaXN0UXVhcmFudGluZXNSZXNwb25zZRItCgtxdWFyYW50aW5lcxgBIAMoCzIYLmxlYXNlaG9sZC52MS5RdWFyYW50aW5lIm4KGFJlbGVhc2VRdWFyYW50aW5lUmVxdWVzdBIMCgRwYXRoGAEgASgJEhYKDnJldm9rZV91bmtub3duGAIgASgIEhsKCnJlcXVlc3RfaWQYAyABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJHChlSZWxlYXNlUXVhcmFudGluZVJlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iVgoYUm90YXRlVGFyZ2V0TG9naW5SZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIjwKGVJvdGF0ZVRhcmdldExvZ2luUmVzcG9uc2USDQoFbG9naW4YASABKAkSEAoIcmV2aXNpb24YAiABKAMqUwoHVGxzTW9kZRIYChRUTFNfTU9ERV9VTlNQRUNJRklFRBAAEhgKFFRMU19NT0RFX1ZFUklGWV9GVUxMEAESFAoQVExTX01PREVfRElTQUJMRRACMq0MCg9PcGVyYXRvclNlcnZpY2USTAoJUHV0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVzcG9uc2USUQoJR2V0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVzcG9uc2UiA5ACARJXCgtMaXN0VGFyZ2V0cxIgLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1JlcXVlc3QaIS5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXNwb25zZSIDkAIBElUKDERlbGV0ZVRhcmdldBIhLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlc3BvbnNlEmQKEVJvdGF0ZVRhcmdldExvZ2luEiYubGVhc2Vob2xkLnYxLlJvdGF0ZVRhcmdldExvZ2luUmVxdWVzdBonLmxlYXNlaG9sZC52MS5Sb3RhdGVUYXJnZXRMb2dpblJlc3BvbnNlEk8KClNjYW5UYXJnZXQSHy5sZWFzZWhvbGQudjEuU2NhblRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuU2NhblRhcmdldFJlc3BvbnNlEloKDExpc3RGaW5kaW5ncxIhLmxlYXNlaG9sZC52MS5MaXN0RmluZGluZ3NSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkxpc3RGaW5kaW5nc1Jlc3BvbnNlIgOQAgESYwoPTGlzdFF1YXJhbnRpbmVzEiQubGVhc2Vob2xkLnYxLkxpc3RRdWFyYW50aW5lc1JlcXVlc3QaJS5sZWFzZWhvbGQudjEuTGlzdFF1YXJhbnRpbmVzUmVzcG9uc2UiA5ACARJkChFSZWxlYXNlUXVhcmFudGluZRImLmxlYXNlaG9sZC52MS5SZWxlYXNlUXVhcmFudGluZVJlcXVlc3QaJy5sZWFzZWhvbGQudjEuUmVsZWFzZVF1YXJhbnRpbmVSZXNwb25zZRJPCgpUZXN0VGFyZ2V0Eh8ubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZRJGCgdQdXRSb2xlEhwubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXNwb25zZRJLCgdHZXRSb2xlEhwubGVhc2Vob2xkLnYxLkdldFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLkdldFJvbGVSZXNwb25zZSIDkAIBElEKCUxpc3RSb2xlcxIeLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1Jlc3BvbnNlIgOQAgESTwoKRGVsZXRlUm9sZRIfLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVxdWVzdBogLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVzcG9uc2USWAoNUm90YXRlS2V5cmluZxIiLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVzcG9uc2USWAoNUmV3cmFwS2V5cmluZxIiLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVzcG9uc2USTgoITGlzdEtleXMSHS5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXF1ZXN0Gh4ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UiA5ACARJdCg1HZXRTZXJ2ZXJJbmZvEiIubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -340,6 +340,20 @@ export type Role = Message<"leasehold.v1.Role"> & {
   pool?: WarmPool | undefined;
 
   /**
+   * The readable part of a login's name, `lh_<instance>_<readable>_<random>`: [a-z0-9_], {{role}}, {{principal}} (the last segment of the SPIFFE id) and {{unix_time}}; empty: `{{role}}`.
+   *
+   * @generated from field: string username_template = 23;
+   */
+  usernameTemplate: string;
+
+  /**
+   * What the target's own rules ask of passwords; left out: 32 characters of [A-Za-z0-9].
+   *
+   * @generated from field: leasehold.v1.PasswordPolicy password_policy = 24;
+   */
+  passwordPolicy?: PasswordPolicy | undefined;
+
+  /**
    * Live leases of this role at most, of all principals; 0: no limit. One more is refused with LEASE_QUOTA.
    *
    * @generated from field: int32 max_leases = 21;
@@ -383,6 +397,55 @@ export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_operator_service, 4);
 
 /**
+ * What passwords must be like. Every one that fits is as likely as every other.
+ *
+ * @generated from message leasehold.v1.PasswordPolicy
+ */
+export type PasswordPolicy = Message<"leasehold.v1.PasswordPolicy"> & {
+  /**
+   * Characters; 22 (128 bits) to 128.
+   *
+   * @generated from field: int32 length = 1;
+   */
+  length: number;
+
+  /**
+   * Of [A-Z] at least.
+   *
+   * @generated from field: int32 min_upper = 2;
+   */
+  minUpper: number;
+
+  /**
+   * Of [a-z] at least.
+   *
+   * @generated from field: int32 min_lower = 3;
+   */
+  minLower: number;
+
+  /**
+   * Of [0-9] at least.
+   *
+   * @generated from field: int32 min_digits = 4;
+   */
+  minDigits: number;
+
+  /**
+   * Of `-._~` at least; 0: none at all.
+   *
+   * @generated from field: int32 min_symbols = 5;
+   */
+  minSymbols: number;
+};
+
+/**
+ * Describes the message leasehold.v1.PasswordPolicy.
+ * Use `create(PasswordPolicySchema)` to create a new message.
+ */
+export const PasswordPolicySchema: GenMessage<PasswordPolicy> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 5);
+
+/**
  * Logins made ahead that can't log in: an issue takes one and enables it, which takes the cost of making it off the caller. An empty pool is no error: then it is made.
  *
  * @generated from message leasehold.v1.WarmPool
@@ -415,7 +478,7 @@ export type WarmPool = Message<"leasehold.v1.WarmPool"> & {
  * Use `create(WarmPoolSchema)` to create a new message.
  */
 export const WarmPoolSchema: GenMessage<WarmPool> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 5);
+  messageDesc(file_leasehold_v1_operator_service, 6);
 
 /**
  * What a leased Redis user can do.
@@ -437,7 +500,7 @@ export type RedisRole = Message<"leasehold.v1.RedisRole"> & {
  * Use `create(RedisRoleSchema)` to create a new message.
  */
 export const RedisRoleSchema: GenMessage<RedisRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 6);
+  messageDesc(file_leasehold_v1_operator_service, 7);
 
 /**
  * What a leased MySQL or MariaDB account can do.
@@ -479,7 +542,7 @@ export type MysqlRole = Message<"leasehold.v1.MysqlRole"> & {
  * Use `create(MysqlRoleSchema)` to create a new message.
  */
 export const MysqlRoleSchema: GenMessage<MysqlRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7);
+  messageDesc(file_leasehold_v1_operator_service, 8);
 
 /**
  * Privileges on one schema or table.
@@ -514,7 +577,7 @@ export type MysqlRole_Grant = Message<"leasehold.v1.MysqlRole.Grant"> & {
  * Use `create(MysqlRole_GrantSchema)` to create a new message.
  */
 export const MysqlRole_GrantSchema: GenMessage<MysqlRole_Grant> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7, 0);
+  messageDesc(file_leasehold_v1_operator_service, 8, 0);
 
 /**
  * What a leased PostgreSQL login can do.
@@ -570,7 +633,7 @@ export type PostgresRole = Message<"leasehold.v1.PostgresRole"> & {
  * Use `create(PostgresRoleSchema)` to create a new message.
  */
 export const PostgresRoleSchema: GenMessage<PostgresRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8);
+  messageDesc(file_leasehold_v1_operator_service, 9);
 
 /**
  * What happens to objects a leased login made and left.
@@ -618,7 +681,7 @@ export type PostgresRole_OwnedObjects = (typeof PostgresRole_OwnedObjects)[keyof
  * Describes the enum leasehold.v1.PostgresRole.OwnedObjects.
  */
 export const PostgresRole_OwnedObjectsSchema: GenEnum<PostgresRole_OwnedObjects> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 8, 0);
+  enumDesc(file_leasehold_v1_operator_service, 9, 0);
 
 /**
  * Request of PutTarget.
@@ -660,7 +723,7 @@ export type PutTargetRequest = Message<"leasehold.v1.PutTargetRequest"> & {
  * Use `create(PutTargetRequestSchema)` to create a new message.
  */
 export const PutTargetRequestSchema: GenMessage<PutTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 9);
+  messageDesc(file_leasehold_v1_operator_service, 10);
 
 /**
  * Response of PutTarget.
@@ -688,7 +751,7 @@ export type PutTargetResponse = Message<"leasehold.v1.PutTargetResponse"> & {
  * Use `create(PutTargetResponseSchema)` to create a new message.
  */
 export const PutTargetResponseSchema: GenMessage<PutTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 10);
+  messageDesc(file_leasehold_v1_operator_service, 11);
 
 /**
  * Request of GetTarget.
@@ -709,7 +772,7 @@ export type GetTargetRequest = Message<"leasehold.v1.GetTargetRequest"> & {
  * Use `create(GetTargetRequestSchema)` to create a new message.
  */
 export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 11);
+  messageDesc(file_leasehold_v1_operator_service, 12);
 
 /**
  * Response of GetTarget.
@@ -730,7 +793,7 @@ export type GetTargetResponse = Message<"leasehold.v1.GetTargetResponse"> & {
  * Use `create(GetTargetResponseSchema)` to create a new message.
  */
 export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 12);
+  messageDesc(file_leasehold_v1_operator_service, 13);
 
 /**
  * Request of ListTargets.
@@ -758,7 +821,7 @@ export type ListTargetsRequest = Message<"leasehold.v1.ListTargetsRequest"> & {
  * Use `create(ListTargetsRequestSchema)` to create a new message.
  */
 export const ListTargetsRequestSchema: GenMessage<ListTargetsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13);
+  messageDesc(file_leasehold_v1_operator_service, 14);
 
 /**
  * Response of ListTargets.
@@ -786,7 +849,7 @@ export type ListTargetsResponse = Message<"leasehold.v1.ListTargetsResponse"> & 
  * Use `create(ListTargetsResponseSchema)` to create a new message.
  */
 export const ListTargetsResponseSchema: GenMessage<ListTargetsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14);
+  messageDesc(file_leasehold_v1_operator_service, 15);
 
 /**
  * Request of DeleteTarget.
@@ -821,7 +884,7 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
  * Use `create(DeleteTargetRequestSchema)` to create a new message.
  */
 export const DeleteTargetRequestSchema: GenMessage<DeleteTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 15);
+  messageDesc(file_leasehold_v1_operator_service, 16);
 
 /**
  * Response of DeleteTarget.
@@ -842,7 +905,7 @@ export type DeleteTargetResponse = Message<"leasehold.v1.DeleteTargetResponse"> 
  * Use `create(DeleteTargetResponseSchema)` to create a new message.
  */
 export const DeleteTargetResponseSchema: GenMessage<DeleteTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 16);
+  messageDesc(file_leasehold_v1_operator_service, 17);
 
 /**
  * Request of TestTarget.
@@ -870,7 +933,7 @@ export type TestTargetRequest = Message<"leasehold.v1.TestTargetRequest"> & {
  * Use `create(TestTargetRequestSchema)` to create a new message.
  */
 export const TestTargetRequestSchema: GenMessage<TestTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 17);
+  messageDesc(file_leasehold_v1_operator_service, 18);
 
 /**
  * Response of TestTarget.
@@ -898,7 +961,7 @@ export type TestTargetResponse = Message<"leasehold.v1.TestTargetResponse"> & {
  * Use `create(TestTargetResponseSchema)` to create a new message.
  */
 export const TestTargetResponseSchema: GenMessage<TestTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18);
+  messageDesc(file_leasehold_v1_operator_service, 19);
 
 /**
  * One thing that was tried.
@@ -933,7 +996,7 @@ export type TestTargetResponse_Check = Message<"leasehold.v1.TestTargetResponse.
  * Use `create(TestTargetResponse_CheckSchema)` to create a new message.
  */
 export const TestTargetResponse_CheckSchema: GenMessage<TestTargetResponse_Check> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18, 0);
+  messageDesc(file_leasehold_v1_operator_service, 19, 0);
 
 /**
  * Request of PutRole.
@@ -975,7 +1038,7 @@ export type PutRoleRequest = Message<"leasehold.v1.PutRoleRequest"> & {
  * Use `create(PutRoleRequestSchema)` to create a new message.
  */
 export const PutRoleRequestSchema: GenMessage<PutRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19);
+  messageDesc(file_leasehold_v1_operator_service, 20);
 
 /**
  * Response of PutRole.
@@ -1003,7 +1066,7 @@ export type PutRoleResponse = Message<"leasehold.v1.PutRoleResponse"> & {
  * Use `create(PutRoleResponseSchema)` to create a new message.
  */
 export const PutRoleResponseSchema: GenMessage<PutRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 20);
+  messageDesc(file_leasehold_v1_operator_service, 21);
 
 /**
  * Request of GetRole.
@@ -1024,7 +1087,7 @@ export type GetRoleRequest = Message<"leasehold.v1.GetRoleRequest"> & {
  * Use `create(GetRoleRequestSchema)` to create a new message.
  */
 export const GetRoleRequestSchema: GenMessage<GetRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 21);
+  messageDesc(file_leasehold_v1_operator_service, 22);
 
 /**
  * Response of GetRole.
@@ -1045,7 +1108,7 @@ export type GetRoleResponse = Message<"leasehold.v1.GetRoleResponse"> & {
  * Use `create(GetRoleResponseSchema)` to create a new message.
  */
 export const GetRoleResponseSchema: GenMessage<GetRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 22);
+  messageDesc(file_leasehold_v1_operator_service, 23);
 
 /**
  * Request of ListRoles.
@@ -1080,7 +1143,7 @@ export type ListRolesRequest = Message<"leasehold.v1.ListRolesRequest"> & {
  * Use `create(ListRolesRequestSchema)` to create a new message.
  */
 export const ListRolesRequestSchema: GenMessage<ListRolesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 23);
+  messageDesc(file_leasehold_v1_operator_service, 24);
 
 /**
  * Response of ListRoles.
@@ -1108,7 +1171,7 @@ export type ListRolesResponse = Message<"leasehold.v1.ListRolesResponse"> & {
  * Use `create(ListRolesResponseSchema)` to create a new message.
  */
 export const ListRolesResponseSchema: GenMessage<ListRolesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 24);
+  messageDesc(file_leasehold_v1_operator_service, 25);
 
 /**
  * Request of DeleteRole.
@@ -1136,7 +1199,7 @@ export type DeleteRoleRequest = Message<"leasehold.v1.DeleteRoleRequest"> & {
  * Use `create(DeleteRoleRequestSchema)` to create a new message.
  */
 export const DeleteRoleRequestSchema: GenMessage<DeleteRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 25);
+  messageDesc(file_leasehold_v1_operator_service, 26);
 
 /**
  * Response of DeleteRole.
@@ -1157,7 +1220,7 @@ export type DeleteRoleResponse = Message<"leasehold.v1.DeleteRoleResponse"> & {
  * Use `create(DeleteRoleResponseSchema)` to create a new message.
  */
 export const DeleteRoleResponseSchema: GenMessage<DeleteRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 26);
+  messageDesc(file_leasehold_v1_operator_service, 27);
 
 /**
  * Request of RotateKeyring.
@@ -1178,7 +1241,7 @@ export type RotateKeyringRequest = Message<"leasehold.v1.RotateKeyringRequest"> 
  * Use `create(RotateKeyringRequestSchema)` to create a new message.
  */
 export const RotateKeyringRequestSchema: GenMessage<RotateKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27);
+  messageDesc(file_leasehold_v1_operator_service, 28);
 
 /**
  * Response of RotateKeyring.
@@ -1206,7 +1269,7 @@ export type RotateKeyringResponse = Message<"leasehold.v1.RotateKeyringResponse"
  * Use `create(RotateKeyringResponseSchema)` to create a new message.
  */
 export const RotateKeyringResponseSchema: GenMessage<RotateKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28);
+  messageDesc(file_leasehold_v1_operator_service, 29);
 
 /**
  * Request of RewrapKeyring.
@@ -1227,7 +1290,7 @@ export type RewrapKeyringRequest = Message<"leasehold.v1.RewrapKeyringRequest"> 
  * Use `create(RewrapKeyringRequestSchema)` to create a new message.
  */
 export const RewrapKeyringRequestSchema: GenMessage<RewrapKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 29);
+  messageDesc(file_leasehold_v1_operator_service, 30);
 
 /**
  * Response of RewrapKeyring.
@@ -1248,7 +1311,7 @@ export type RewrapKeyringResponse = Message<"leasehold.v1.RewrapKeyringResponse"
  * Use `create(RewrapKeyringResponseSchema)` to create a new message.
  */
 export const RewrapKeyringResponseSchema: GenMessage<RewrapKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 30);
+  messageDesc(file_leasehold_v1_operator_service, 31);
 
 /**
  * Request of ListKeys.
@@ -1263,7 +1326,7 @@ export type ListKeysRequest = Message<"leasehold.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 31);
+  messageDesc(file_leasehold_v1_operator_service, 32);
 
 /**
  * Response of ListKeys.
@@ -1284,7 +1347,7 @@ export type ListKeysResponse = Message<"leasehold.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 32);
+  messageDesc(file_leasehold_v1_operator_service, 33);
 
 /**
  * One seed.
@@ -1340,7 +1403,7 @@ export type ListKeysResponse_Key = Message<"leasehold.v1.ListKeysResponse.Key"> 
  * Use `create(ListKeysResponse_KeySchema)` to create a new message.
  */
 export const ListKeysResponse_KeySchema: GenMessage<ListKeysResponse_Key> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 32, 0);
+  messageDesc(file_leasehold_v1_operator_service, 33, 0);
 
 /**
  * Request of GetServerInfo.
@@ -1355,7 +1418,7 @@ export type GetServerInfoRequest = Message<"leasehold.v1.GetServerInfoRequest"> 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 33);
+  messageDesc(file_leasehold_v1_operator_service, 34);
 
 /**
  * Response of GetServerInfo.
@@ -1425,7 +1488,7 @@ export type GetServerInfoResponse = Message<"leasehold.v1.GetServerInfoResponse"
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 34);
+  messageDesc(file_leasehold_v1_operator_service, 35);
 
 /**
  * Request of ScanTarget.
@@ -1467,7 +1530,7 @@ export type ScanTargetRequest = Message<"leasehold.v1.ScanTargetRequest"> & {
  * Use `create(ScanTargetRequestSchema)` to create a new message.
  */
 export const ScanTargetRequestSchema: GenMessage<ScanTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 35);
+  messageDesc(file_leasehold_v1_operator_service, 36);
 
 /**
  * Response of ScanTarget.
@@ -1488,7 +1551,7 @@ export type ScanTargetResponse = Message<"leasehold.v1.ScanTargetResponse"> & {
  * Use `create(ScanTargetResponseSchema)` to create a new message.
  */
 export const ScanTargetResponseSchema: GenMessage<ScanTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 36);
+  messageDesc(file_leasehold_v1_operator_service, 37);
 
 /**
  * Something that does not agree, on a target.
@@ -1551,7 +1614,7 @@ export type Finding = Message<"leasehold.v1.Finding"> & {
  * Use `create(FindingSchema)` to create a new message.
  */
 export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 37);
+  messageDesc(file_leasehold_v1_operator_service, 38);
 
 /**
  * What it is about.
@@ -1599,7 +1662,7 @@ export type Finding_Kind = (typeof Finding_Kind)[keyof typeof Finding_Kind] | Un
  * Describes the enum leasehold.v1.Finding.Kind.
  */
 export const Finding_KindSchema: GenEnum<Finding_Kind> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 37, 0);
+  enumDesc(file_leasehold_v1_operator_service, 38, 0);
 
 /**
  * Request of ListFindings.
@@ -1627,7 +1690,7 @@ export type ListFindingsRequest = Message<"leasehold.v1.ListFindingsRequest"> & 
  * Use `create(ListFindingsRequestSchema)` to create a new message.
  */
 export const ListFindingsRequestSchema: GenMessage<ListFindingsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 38);
+  messageDesc(file_leasehold_v1_operator_service, 39);
 
 /**
  * Response of ListFindings.
@@ -1648,7 +1711,7 @@ export type ListFindingsResponse = Message<"leasehold.v1.ListFindingsResponse"> 
  * Use `create(ListFindingsResponseSchema)` to create a new message.
  */
 export const ListFindingsResponseSchema: GenMessage<ListFindingsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 39);
+  messageDesc(file_leasehold_v1_operator_service, 40);
 
 /**
  * A target that is shut off.
@@ -1690,7 +1753,7 @@ export type Quarantine = Message<"leasehold.v1.Quarantine"> & {
  * Use `create(QuarantineSchema)` to create a new message.
  */
 export const QuarantineSchema: GenMessage<Quarantine> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 40);
+  messageDesc(file_leasehold_v1_operator_service, 41);
 
 /**
  * Request of ListQuarantines.
@@ -1705,7 +1768,7 @@ export type ListQuarantinesRequest = Message<"leasehold.v1.ListQuarantinesReques
  * Use `create(ListQuarantinesRequestSchema)` to create a new message.
  */
 export const ListQuarantinesRequestSchema: GenMessage<ListQuarantinesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 41);
+  messageDesc(file_leasehold_v1_operator_service, 42);
 
 /**
  * Response of ListQuarantines.
@@ -1726,7 +1789,7 @@ export type ListQuarantinesResponse = Message<"leasehold.v1.ListQuarantinesRespo
  * Use `create(ListQuarantinesResponseSchema)` to create a new message.
  */
 export const ListQuarantinesResponseSchema: GenMessage<ListQuarantinesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 42);
+  messageDesc(file_leasehold_v1_operator_service, 43);
 
 /**
  * Request of ReleaseQuarantine.
@@ -1761,7 +1824,7 @@ export type ReleaseQuarantineRequest = Message<"leasehold.v1.ReleaseQuarantineRe
  * Use `create(ReleaseQuarantineRequestSchema)` to create a new message.
  */
 export const ReleaseQuarantineRequestSchema: GenMessage<ReleaseQuarantineRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 43);
+  messageDesc(file_leasehold_v1_operator_service, 44);
 
 /**
  * Response of ReleaseQuarantine.
@@ -1782,7 +1845,7 @@ export type ReleaseQuarantineResponse = Message<"leasehold.v1.ReleaseQuarantineR
  * Use `create(ReleaseQuarantineResponseSchema)` to create a new message.
  */
 export const ReleaseQuarantineResponseSchema: GenMessage<ReleaseQuarantineResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 44);
+  messageDesc(file_leasehold_v1_operator_service, 45);
 
 /**
  * Request of RotateTargetLogin.
@@ -1810,7 +1873,7 @@ export type RotateTargetLoginRequest = Message<"leasehold.v1.RotateTargetLoginRe
  * Use `create(RotateTargetLoginRequestSchema)` to create a new message.
  */
 export const RotateTargetLoginRequestSchema: GenMessage<RotateTargetLoginRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 45);
+  messageDesc(file_leasehold_v1_operator_service, 46);
 
 /**
  * Response of RotateTargetLogin.
@@ -1838,7 +1901,7 @@ export type RotateTargetLoginResponse = Message<"leasehold.v1.RotateTargetLoginR
  * Use `create(RotateTargetLoginResponseSchema)` to create a new message.
  */
 export const RotateTargetLoginResponseSchema: GenMessage<RotateTargetLoginResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 46);
+  messageDesc(file_leasehold_v1_operator_service, 47);
 
 /**
  * How a connection to a target is protected.
