@@ -53,7 +53,7 @@ export class TargetGate {
     if (quarantine !== undefined) return this.#stay(targetUid, quarantine, witness);
     this.#shut.delete(targetUid);
     if (witness !== undefined) {
-      const known = await knowsMark(this.#deps.db, targetUid, witness.mark);
+      const known = await knowsMark(this.#deps.db, witness.mark);
       const ahead = witness.epoch > (await storeEpoch(this.#deps.db));
       if (!known || ahead) return this.#shutOff(targetUid, known ? "witness_ahead" : "witness_unknown", witness);
     }

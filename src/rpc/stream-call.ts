@@ -26,6 +26,8 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   resumeToken: (() => string) | undefined;
   readonly #stream: ServerWritableStream<Buffer, Buffer>;
   #ended = false;
+  /** What was applied when the stream's rights were last judged, or more: what is disclosed was decided on at least that. */
+  #judgedOn: number;
   #opened = false;
   #timer: NodeJS.Timeout | undefined;
   /** Wakes the writer that waits for the client; called on drain and at the end. */
@@ -34,6 +36,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   constructor(pipeline: Pipeline, method: Method, raw: ServerWritableStream<Buffer, Buffer>) {
     super(pipeline, method, raw);
     this.#stream = raw;
+    this.#judgedOn = pipeline.with.freshness.applied;
   }
 
   start(): void {
@@ -103,8 +106,9 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     this.items = [];
     this.#opened = true;
     const fresh = await this.#durable(entries);
-    if (fresh <= this.pipeline.with.freshness.applied) return;
+    if (fresh <= this.#judgedOn) return;
     await this.pipeline.with.freshness.catchUp(fresh);
+    this.#judgedOn = fresh;
     this.#judge();
     for (const item of items) if (item.outcome === "ok") this.#judgeItem(item);
   }

@@ -39,6 +39,8 @@ export class UnaryCall extends CallState {
   #pending = 0;
   #auditError: Error | undefined;
   #fresh = 0;
+  /** What was applied when the attempt began: what it decided on is at least that new, and may be no newer, even if more is applied by the time its record is written. */
+  #decidedOn = 0;
   /** Outcome and version that are on record already. */
   #recordedAs = "";
 
@@ -65,6 +67,7 @@ export class UnaryCall extends CallState {
 
   #attempt(): void {
     this.#attempts++;
+    this.#decidedOn = this.pipeline.with.freshness.applied;
     this.#settled = false;
     this.items = [];
     this.recorded = false;
@@ -217,7 +220,7 @@ export class UnaryCall extends CallState {
   /** True when a newer policy or secret might answer otherwise. A change that has run is never run again. */
   #isBehind(): boolean {
     const { row } = this.method;
-    if (this.#fresh <= this.pipeline.with.freshness.applied || this.#attempts > 1 || row.repeat === false) return false;
+    if (this.#fresh <= this.#decidedOn || this.#attempts > 1 || row.repeat === false) return false;
     if (row.audit === "change" && this.#handled) return false;
     return this.#error === undefined || !FINAL.has(reasonOf(this.#error));
   }

@@ -113,6 +113,7 @@ class Load {
   async #act(by: Broker): Promise<void> {
     const app = by.as("app");
     const dice = Math.random();
+    if (dice < 0.02) return void (await by.as("admin").call(OperatorService.method.rotateTargetLogin, { path: "targets/main" }));
     const lease = dice < 0.5 ? undefined : oneOf(this.known.values());
     if (lease === undefined) {
       const issued = await app.issue(oneOf([role, pooledRole])!, oneOf([1000, 3000, 120_000]));

@@ -128,6 +128,18 @@ describe("audit", () => {
     expect((await h.call(getSecret, { path: "secrets/a/b" })).answer?.version).toBe(2n);
   });
 
+  test("finding 16: what was applied only after the decision, while its record was written, does not let the answer out", async () => {
+    const h = await start();
+    h.audit.held = [];
+    const answer = h.call(getSecret, { path: "secrets/a/b" });
+    await until(() => h.audit.held!.length > 0);
+    h.access.allowed.splice(0); // the policy was deleted elsewhere, and this process has just applied it
+    h.freshness.applied = 10;
+    h.audit.fresh = 10;
+    h.audit.release();
+    expect((await answer).reason).toBe("PERMISSION_DENIED");
+  });
+
   test("a change that ran is never run again, however far behind this process is", async () => {
     let runs = 0;
     const h = await start({ secrets: { putSecret: () => (runs++, {}) } });
