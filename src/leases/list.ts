@@ -6,6 +6,8 @@ import { type LeaseCursor, type LeaseFilter, leasePage } from "../store/leases.t
 
 /** Rows looked at for one page at most; a page may be short (finding 32). */
 const MAX_SCANNED = 10_000;
+/** Rows looked at first, and twice as many each time after: most pages are full by then, and finding where 10,000 rows end costs 5 ms. */
+const FIRST_LOOK = 1000;
 const MIN_CHUNK = 100;
 const MAX_CHUNK = 500;
 
@@ -42,15 +44,16 @@ export async function listVisibleLeases(
   const chunk = Math.min(MAX_CHUNK, Math.max(query.pageSize, MIN_CHUNK));
   const items: LeaseRecord[] = [];
   let after = query.after;
-  for (let seen = 0; ;) {
-    const { leases, next } = await leasePage(db, filter, after, chunk, MAX_SCANNED - seen);
+  for (let seen = 0, look = FIRST_LOOK; ; look *= 2) {
+    const width = Math.min(look, MAX_SCANNED - seen);
+    const { leases, next } = await leasePage(db, filter, after, chunk, width);
     for (const lease of leases) {
       if (items.length === query.pageSize) return { items, next: after };
       after = { issuedAt: lease.issuedAt, id: lease.id };
       if (query.may(lease)) items.push(lease);
     }
     after = next;
-    seen += chunk;
-    if (next === undefined || leases.length < chunk || items.length === query.pageSize || seen >= MAX_SCANNED) return { items, next };
+    seen += width;
+    if (next === undefined || items.length === query.pageSize || seen >= MAX_SCANNED) return { items, next };
   }
 }
