@@ -203,8 +203,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   };
   const resources: Resources = {
     lease: async (id) => {
+      const known = ledger.owners.of(id);
+      if (known !== undefined) return known;
       const found = isUuid(id) ? await findLease(db, id) : undefined;
-      return found === undefined ? undefined : { rolePath: found.path, owner: found.principal };
+      return found && ledger.owners.keep(id, { rolePath: found.path, owner: found.principal });
     },
     operation: async (id) => {
       const found = isUuid(id) ? await findOperation(db, id) : undefined;

@@ -14,6 +14,7 @@ import { TargetGate } from "./gate.ts";
 import { LeaseIssuer } from "./issue.ts";
 import { TargetReach, type Targets } from "./reach.ts";
 import { WarmPool } from "./pool.ts";
+import { LeaseOwners } from "./owners.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
 import { scanTargetWork } from "./scan.ts";
@@ -56,6 +57,7 @@ export interface Ledger {
   readonly clockwork: Clockwork;
   readonly pool: WarmPool;
   readonly gate: TargetGate;
+  readonly owners: LeaseOwners;
   /** The background work of `target scan`. */
   readonly scan: Work;
 }
@@ -77,7 +79,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
     revoked: metrics.counter("leasehold_leases_revoked_total", "Logins taken away, expired ones included."),
     failed: metrics.counter("leasehold_lease_actions_failed_total", "Tries on a target that failed and will be repeated."),
   });
-  const actor = new LeaseActor({ db, reach, committer, revoker, due, settings, log });
+  const clocks = new TargetClocks();
+  const actor = new LeaseActor({ db, reach, committer, revoker, due, clocks, settings, log });
   const clockwork = new Clockwork(
     {
       db,
@@ -90,11 +93,14 @@ export function createLedger(deps: LedgerDeps): Ledger {
     },
     { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET, perTargetServing: PER_TARGET_SERVING },
   );
+  const owners = new LeaseOwners();
   const making = {
     db,
+    clock,
+    owners,
     catalog: deps.catalog,
     reach,
-    clocks: new TargetClocks(),
+    clocks,
     keyring: deps.keyring,
     committer,
     due,
@@ -104,7 +110,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
   };
   const pool = new WarmPool({ ...making, revoker });
   const issuer = new LeaseIssuer(making);
-  const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
+  const renewer = new LeaseRenewer({ db, reach, committer, due, settings, log });
   const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs });
-  return { issuer, renewer, revoker, clockwork, pool, gate, scan };
+  return { issuer, renewer, revoker, clockwork, pool, gate, scan, owners };
 }

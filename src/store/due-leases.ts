@@ -17,6 +17,7 @@ export interface DueLease {
   /** Unix milliseconds, by the database's clock; as is `now`, the time of the claim. */
   readonly expireAt: number;
   readonly renewingTo: number | undefined;
+  readonly enabling: boolean;
   readonly now: number;
   readonly attempts: number;
   readonly delivered: boolean;
@@ -38,6 +39,7 @@ interface Row {
   readonly owned_objects: unknown;
   readonly expire_ms: number;
   readonly renewing_ms: number | null;
+  readonly enabling: boolean;
   readonly now_ms: number;
   readonly attempts: number;
   readonly delivered: boolean;
@@ -48,7 +50,7 @@ interface Row {
 
 const ms = (expression: string): string => `(extract(epoch from ${expression}) * 1000)::float8`;
 const COLUMNS = `l.id, l.path, l.target_uid, l.state, l.generation, l.username, l.login_oid, l.system_identifier, l.owned_objects, ${ms("l.expire_at")} as expire_ms,
-  ${ms("l.renewing_to")} as renewing_ms, ${ms("c.now")} as now_ms, l.attempts, l.delivered, l.pooled, l.trace_id`;
+  ${ms("l.renewing_to")} as renewing_ms, l.enabling, ${ms("c.now")} as now_ms, l.attempts, l.delivered, l.pooled, l.trace_id`;
 
 /**
  * `picked` names leases; those that are due are taken for $2 ms. An ACTIVE one that has expired becomes REVOKING by the same statement: no event and no record belong to that move, the end of the lease
@@ -123,6 +125,7 @@ function dueOf(row: Row): DueLease {
     ownedObjects: row.owned_objects,
     expireAt: row.expire_ms,
     renewingTo: row.renewing_ms ?? undefined,
+    enabling: row.enabling,
     now: row.now_ms,
     attempts: row.attempts,
     delivered: row.delivered,

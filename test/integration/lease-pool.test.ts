@@ -132,11 +132,10 @@ describe("the warm pool", () => {
     const names = await filled();
     for (const name of names) await target.sql(`drop role ${name}`);
     await expect(issue()).rejects.toMatchObject({ reason: "TARGET_MISCONFIGURED", metadata: { problem: "login_missing" } });
-    await world.advance(MINUTE);
     await until("the row to be resolved", async () => {
       await replica.clockwork.sweep();
       const rows = await world.database.query<{ state: string }>("select state from lease where path = $1 and not pooled", [role]);
-      return rows.length === 1 && rows[0]!.state === "ROLLED_BACK";
+      return rows.length === 1 && rows[0]!.state === "REVOKED";
     });
     await replica.writer.deleteRole(role, { etag: "", dryRun: false, actor: actorOf(), request: undefined });
   });
