@@ -26,7 +26,8 @@ import { rewrapWork } from "./operations/rewrap.ts";
 import { bootstrapAdministrators } from "./policy/bootstrap.ts";
 import { PolicyLoader } from "./policy/loader.ts";
 import { createPolicyStore } from "./policy/store.ts";
-import type { Access, Resources } from "./rpc/collaborators.ts";
+import { resourcesOf } from "./resources.ts";
+import type { Access } from "./rpc/collaborators.ts";
 import { Front } from "./rpc/front.ts";
 import { createGrpcServerOptions, DEFAULT_FRONT_LIMITS } from "./rpc/front-limits.ts";
 import { DEFAULT_OPTIONS } from "./rpc/options.ts";
@@ -57,9 +58,7 @@ import { GroupCommitter } from "./store/group-committer.ts";
 import { seedRecords } from "./store/keyring.ts";
 import { LateCommitter } from "./store/late-committer.ts";
 import { LedgerClock } from "./store/ledger-clock.ts";
-import { findLease } from "./store/leases.ts";
 import { migrate } from "./store/migrate.ts";
-import { findOperation } from "./store/operations.ts";
 import { openState, type StoreState } from "./store/state.ts";
 import { startTelemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
@@ -165,6 +164,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   const operations = new Operations(db, committer, log);
   let admission: Pipeline["admission"] | undefined;
+  const serving = (): boolean => (admission?.calls ?? 0) > 0;
   const ledger = createLedger({
     db,
     clock,
@@ -176,17 +176,22 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     instance: state.instance,
     settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
     sweepMs: config.leases.sweepMs,
-    serving: () => (admission?.calls ?? 0) > 0,
+    serving,
     log,
     metrics,
   });
   operations.register(rewrapWork(db, keyring, log));
   operations.register(ledger.scan);
   operations.register(
-    revokeLeasesWork(db, ledger.revoker, (id, path) => {
-      const principal = parseSpiffeId(id);
-      return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
-    }),
+    revokeLeasesWork(
+      db,
+      ledger.revoker,
+      (id, path) => {
+        const principal = parseSpiffeId(id);
+        return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
+      },
+      serving,
+    ),
   );
   const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
@@ -201,19 +206,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     allowedPrefixes: (principal, capability) => policies.current.allowedPrefixes(principal, capability),
     allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
   };
-  const resources: Resources = {
-    lease: async (id) => {
-      const known = ledger.owners.of(id);
-      if (known !== undefined) return known;
-      const found = isUuid(id) ? await findLease(db, id) : undefined;
-      return found && ledger.owners.keep(id, { rolePath: found.path, owner: found.principal });
-    },
-    operation: async (id) => {
-      const found = isUuid(id) ? await findOperation(db, id) : undefined;
-      return found === undefined ? undefined : { owner: found.principal };
-    },
-    defaultTtlMs: (path) => catalog.role(path)?.defaultTtlMs,
-  };
+  const resources = resourcesOf(db, catalog, ledger.owners);
   const pipeline = new Pipeline(
     { connections: front, access, audit: reads, freshness: feed, resources, observer: { log, metrics, spans } },
     {
@@ -386,10 +379,4 @@ function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stop
 function once(run: () => Promise<void>): () => Promise<void> {
   let running: Promise<void> | undefined;
   return () => (running ??= run());
-}
-
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
-function isUuid(value: string): boolean {
-  return UUID.test(value);
 }

@@ -88,6 +88,25 @@ export async function claimNamedLeases(db: Db, ids: readonly string[], busyTarge
   return (await db.query<Row>(CLAIM_IDS, [ids, claimMs, busyTargets])).map(dueOf);
 }
 
+const END = {
+  name: "lease_end_many",
+  text: `with clock as materialized (select leasehold_now() as now),
+    ended as (
+      update lease l set state = 'REVOKING', generation = l.generation + 1, end_cause = 'REVOKED', renewing_to = null, attempts = 0, problem = null,
+          next_action_at = case when l.state = 'PENDING' and l.login_oid is null then greatest(l.deadline_at, c.now) else c.now + $2 * interval '1 ms' end
+        from clock c where l.id = any ($1::uuid[]) and l.state in ('PENDING', 'ACTIVE') returning ${COLUMNS}, false as expired, l.login_oid is null and c.now < l.deadline_at as creating)
+    select * from ended`,
+};
+
+/**
+ * Leases become REVOKING by one statement, as expired ones do by being claimed: their ends have the event and the record. Answers those whose login can go now, which the caller has for `claimMs`; one that is
+ * still being created goes by the schedule. Who has ended already is left out.
+ */
+export async function endLeases(db: Db, ids: readonly string[], claimMs: number): Promise<DueLease[]> {
+  const rows = await db.query<Row & { readonly creating: boolean }>(END, [ids, claimMs]);
+  return rows.filter((row) => !row.creating).map(dueOf);
+}
+
 /** When a lease is due. Unix milliseconds, database clock. */
 export interface LeaseTime {
   readonly id: string;

@@ -1,19 +1,13 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { LeaseholdError } from "../../src/base/errors.ts";
 import type { LeaseRecord } from "../../src/model/lease.ts";
-import { actorOf, type Faults, gate, leaseWorld, type LeaseTarget, type LeaseWorld, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
+import { actorOf, dies, type Faults, gate, leaseWorld, type LeaseTarget, type LeaseWorld, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 /** Creation deadline and statement timeout of the default settings. */
 const GIVEN_UP_MS = 30_000;
-
-/** The worker dies here: nothing of it happens any more, and nobody is told. */
-async function dies(): Promise<never> {
-  throw new LeaseholdError("TARGET_UNAVAILABLE", "the test cut the line");
-}
 
 describe("leases when workers die or freeze", () => {
   let target: LeaseTarget;

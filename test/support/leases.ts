@@ -1,3 +1,4 @@
+import { LeaseholdError } from "../../src/base/errors.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { systemClock } from "../../src/base/clock.ts";
@@ -78,6 +79,8 @@ export async function startLeaseTarget(password?: LeaseTarget["password"]): Prom
 export interface Faults {
   beforeCreate?: ((login: NewLogin<unknown>) => Promise<void>) | undefined;
   afterCreate?: (() => Promise<void>) | undefined;
+  beforeEnable?: (() => Promise<void>) | undefined;
+  afterEnable?: (() => Promise<void>) | undefined;
   beforeRenew?: (() => Promise<void>) | undefined;
   afterRenew?: (() => Promise<void>) | undefined;
   beforeRevoke?: ((login: LoginRef) => Promise<void>) | undefined;
@@ -89,7 +92,15 @@ function faulty(target: Target<unknown>, faults: Faults): Target<unknown> {
     find: (name) => target.find(name),
     preflight: (role) => target.preflight(role),
     close: () => target.close(),
-    ...(target.enable === undefined ? {} : { enable: (login, validForMs, deadlineAt) => target.enable!(login, validForMs, deadlineAt) }),
+    ...(target.enable === undefined
+      ? {}
+      : {
+          async enable(login, validForMs, deadlineAt) {
+            await faults.beforeEnable?.();
+            await target.enable!(login, validForMs, deadlineAt);
+            await faults.afterEnable?.();
+          },
+        }),
     async create(login) {
       await faults.beforeCreate?.(login);
       const created = await target.create(login);
@@ -249,6 +260,11 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
   await world.putTarget("db", target);
   await world.putRole(ROLE, "db", target.role);
   return world;
+}
+
+/** The worker dies here: nothing of it happens any more, and nobody is told. */
+export async function dies(): Promise<never> {
+  throw new LeaseholdError("TARGET_UNAVAILABLE", "the test cut the line");
 }
 
 /** A step that waits until it is let go: `await gate.reached` says that somebody stands before it. */
