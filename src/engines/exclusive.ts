@@ -77,6 +77,8 @@ export class ExclusivePool<Connection> {
       // oxlint-disable-next-line no-await-in-loop -- woken one at a time
       const connection = this.#take() ?? (await this.#connect());
       if (connection !== undefined) return connection;
+      // Whoever had one may have ended while we asked for a place: then nobody would wake us.
+      if (this.#open === 0 || this.#idle.length > 0) continue;
       // oxlint-disable-next-line no-await-in-loop
       await new Promise<void>((wake, fail) => this.#waiting.push({ wake, fail }));
     }
@@ -99,8 +101,7 @@ export class ExclusivePool<Connection> {
       place = await this.#place();
       if (place === undefined) {
         this.#open--;
-        // Whoever had the others may have ended while we asked.
-        return this.#open === 0 || this.#idle.length > 0 ? (this.#take() ?? this.#connect()) : undefined;
+        return undefined;
       }
       const connection = await this.#opener.open();
       this.#places.set(connection, place);
@@ -135,6 +136,7 @@ export class ExclusivePool<Connection> {
   }
 
   #giveUpOne(): void {
+    if (this.#open <= 1) return;
     const connection = this.#idle.pop();
     if (connection !== undefined) this.#discard(connection);
     else if (this.#excess < this.#open - 1) this.#excess++;

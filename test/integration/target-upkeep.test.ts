@@ -55,7 +55,7 @@ async function scans(): Promise<number> {
     return (await world.database.query("select from operation where state = 'RUNNING'")).length === 0;
   });
   await operations.stop();
-  return begun[0]! + begun[1]!;
+  return begun[0] + begun[1];
 }
 
 async function stray(readable = "stray"): Promise<string> {
