@@ -218,7 +218,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     },
   );
   admission = pipeline.admission;
-  const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log });
+  const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log, mayWork: (uid) => ledger.gate.check(uid) });
   const writer = new CatalogWriter(catalog, targets, keyring, committer);
   const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
     [...new Set(policies.current.setOf(principal).variants.map((variant) => variant.policy))].sort();
@@ -307,7 +307,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ledger.clockwork.start();
     ledger.pool.start();
     operations.look();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger.gate, logins, config.changes.keepMs), log);
+    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger, logins, config.changes.keepMs), log);
     jobs.start();
     stops.push(
       () => operations.stop(),

@@ -2,6 +2,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import type { Keyring } from "../crypto/keyring.ts";
+import { addressOfTarget } from "../model/target.ts";
 import type { Work } from "../operations/operations.ts";
 import { Clockwork } from "../schedule/clockwork.ts";
 import type { DueIndex } from "../schedule/due-index.ts";
@@ -17,7 +18,9 @@ import { WarmPool } from "./pool.ts";
 import { LeaseOwners } from "./owners.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
+import { ENGINES } from "../engines/registry.ts";
 import { scanTargetWork } from "./scan.ts";
+import { ScanSchedule } from "./scan-schedule.ts";
 import type { LeaseSettings } from "./settings.ts";
 import { TargetClocks } from "./target-clock.ts";
 
@@ -60,6 +63,8 @@ export interface Ledger {
   readonly owners: LeaseOwners;
   /** The background work of `target scan`. */
   readonly scan: Work;
+  /** Begins scans that are due. */
+  readonly scans: ScanSchedule;
 }
 
 export function createLedger(deps: LedgerDeps): Ledger {
@@ -67,7 +72,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id), ended: (id) => clockwork.ended(id) };
   const pathOf = (uid: string): string => `targets/${deps.catalog.targetByUid(uid)?.name ?? uid}`;
-  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs, log });
+  const addressOf = (uid: string): string => addressOfTarget(deps.catalog.targetByUid(uid));
+  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), pathOf, addressOf, graceMs: settings.graceMs, log });
   const reach = new TargetReach(targets, gate, CALLS);
   const revoker = new LeaseRevoker({
     db,
@@ -112,5 +118,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const issuer = new LeaseIssuer(making);
   const renewer = new LeaseRenewer({ db, reach, committer, due, settings, log });
   const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs });
-  return { issuer, renewer, revoker, clockwork, pool, gate, scan, owners };
+  const engines = ENGINES.filter((engine) => engine.abilities.enumerable).map((engine) => engine.name);
+  const scans = new ScanSchedule({ db, committer, catalog: deps.catalog, pathOf, engines, log });
+  return { issuer, renewer, revoker, clockwork, pool, gate, scan, scans, owners };
 }

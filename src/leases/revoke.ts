@@ -126,6 +126,7 @@ export class LeaseRevoker {
     try {
       await reached("revoke.committed");
       await reach[budget](lease.targetUid, (target) => target.revoke(loginOf(lease)));
+      if (budget === "byHand") await reach.counts(lease.targetUid);
     } catch (error) {
       await this.postpone(lease, error);
       return undefined;

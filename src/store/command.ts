@@ -39,11 +39,14 @@ export type CommandKind =
   | "lease.reopen"
   | "lease.forget"
   | "witness.mark"
+  | "witness.seen"
   | "quarantine.begin"
   | "quarantine.extend"
   | "quarantine.end"
   | "finding.raise"
-  | "finding.resolve";
+  | "finding.resolve"
+  | "finding.settle"
+  | "target.scan";
 
 /** A change as plain data: what the process's one committer hands to the database. Holds sealed bytes only, never a secret. */
 export interface Command {

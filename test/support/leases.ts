@@ -145,6 +145,8 @@ export interface LeaseWorld {
   replica(options?: ReplicaOptions): Promise<Replica>;
   /** Moves the ledger's clock; nothing sleeps. */
   advance(ms: number): Promise<void>;
+  /** The ledger's clock, Unix milliseconds. */
+  now(): Promise<number>;
   /** Actions of the lease's audit records, oldest first. */
   actions(id: string): Promise<string[]>;
   /** Types of the lease's events in commit order. */
@@ -233,6 +235,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${now} $$`);
       for (const { clock } of replicas) clock.observe(Date.now() + offset, Date.now(), Date.now());
     },
+    now: async () => Number((await database.query<{ now: Date }>("select leasehold_now() as now"))[0]!.now),
     async actions(id) {
       const rows = await database.query<{ action: string }>(
         "select record->>'action' as action from audit_record where record->>'lease' = $1 order by record->>'at', seq",
