@@ -18,7 +18,7 @@ import { invalid, LeaseholdError } from "../base/errors.ts";
  *
  * ACTIVE is what the ledger has decided; two things of it the target may not have followed yet: `enabling`, a login of the pool may still be unable to log in, and `renewingTo`, its VALID UNTIL may still
  * be that of before a renewal. Nobody has been answered then, or the target was seen to follow and the row is about to be told. Whoever dies in between leaves it to the schedule, which brings the target
- * to what is decided (docs/adr/0012).
+ * to what is decided (docs/adr/0014).
  */
 export type LeaseState = "PENDING" | "READY" | "ACTIVE" | "REVOKING" | "REVOKED" | "ROLLED_BACK";
 export const LIVE_STATES: readonly LeaseState[] = ["PENDING", "ACTIVE", "REVOKING"];

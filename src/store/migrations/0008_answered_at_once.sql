@@ -1,6 +1,6 @@
 -- A renewal, and an issue from the warm pool, are one commit before the target is asked and none before the answer: what the ledger has decided the target is brought to, by whoever asked for it or, if he
 -- died, by the schedule. `renewing_to` and `enabling` say what the target has not been seen to do yet. And a commit of few changes goes step by step: the statements for many cost 1.2 ms of CPU for one.
--- (docs/adr/0012, docs/benchmarks.md.)
+-- (docs/adr/0014, docs/benchmarks.md.)
 
 alter table lease
   -- ACTIVE, taken from the pool: its login has not been seen to be enabled.
