@@ -29,6 +29,7 @@ import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
 import { OperatorService, RoleSchema, TargetSchema } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { type Event, WatchService } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
+import { compileCache } from "./compile-cache.ts";
 import { bundle, identity, type LeafName, writeIdentity } from "./pki.ts";
 import { freshCluster, freshDatabase, type TestCluster, type TestDatabase } from "./postgres.ts";
 import { type Program, startProgram } from "./process.ts";
@@ -243,7 +244,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       writeFileSync(file, configText(options, "info"));
       const main = [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file];
       const preload = crash === undefined ? [] : ["--import", join(import.meta.dirname, "crash-at.ts")];
-      const env = crash === undefined ? {} : { LEASEHOLD_FAULT_POINTS: "1", ...crash };
+      const env = { NODE_COMPILE_CACHE: await compileCache(), ...(crash === undefined ? {} : { LEASEHOLD_FAULT_POINTS: "1", ...crash }) };
       const program = startProgram(process.execPath, [...preload, ...main], { keep: true, env });
       const broker: ChildBroker = { address: "", as: () => never(), watch: () => never(), program, stop: () => program.killTree() };
       running.add(broker);
