@@ -34,8 +34,8 @@ describe("leasehold/client, as a program imports it", () => {
       path: "secrets/demo/smtp",
       data: { user: { kind: { case: "text", value: "u" } }, password: { kind: { case: "text", value: "canary" } } },
     });
-    await program.says(new RegExp(`secret version ${written.version} with`));
-    await program.says(new RegExp(`event secrets/demo/smtp version ${written.version}`));
+    await program.says(new RegExp(`secret version ${String(written.version?.version)} with`));
+    await program.says(new RegExp(`event secrets/demo/smtp version ${String(written.version?.version)}`));
     program.signal("SIGTERM");
     expect((await program.ended).code, program.stderr()).toBe(0);
     // Closed: the login was given back.
