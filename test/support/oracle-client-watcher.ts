@@ -9,6 +9,7 @@ export class ClientWatcher {
   readonly name: string;
   readonly wish: Wish;
   readonly told: Followed[] = [];
+  readonly doing = "follows";
   failure: Error | undefined;
   position = -1;
   readonly #stop = new AbortController();

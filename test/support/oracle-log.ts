@@ -37,8 +37,15 @@ export class OracleLog {
     return new OracleLog(client);
   }
 
+  #reading: Promise<number> = Promise.resolve(0);
+
   /** Reads on to the head, and answers it. Throws when the log has a hole. */
-  async read(): Promise<number> {
+  read(): Promise<number> {
+    this.#reading = this.#reading.then(() => this.#read());
+    return this.#reading;
+  }
+
+  async #read(): Promise<number> {
     const after = this.rows.at(-1)?.revision ?? 0;
     const { rows } = await this.#client.query<Stored>(
       "select revision, type, path, version, at, removed from change_log where revision > $1 order by revision",
@@ -64,9 +71,9 @@ export class OracleLog {
     );
   }
 
-  /** What came before is no longer needed. */
-  forget(): void {
-    this.rows.splice(0, this.rows.length - 1);
+  /** What happened below a folder. */
+  below(folder: string): Row[] {
+    return this.rows.filter((row) => row.path.startsWith(folder));
   }
 
   close(): Promise<void> {

@@ -49,7 +49,7 @@ export class OracleRun {
   readonly #root: string;
   readonly #name: string;
   readonly #watchers: Watcher[] = [];
-  readonly #values = new Map<string, string>();
+  readonly #values = new Map<number, string>();
   readonly #policies: Policy[] = [];
   #started = 0;
   #restarting: Promise<void> | undefined;
@@ -62,8 +62,6 @@ export class OracleRun {
   }
 
   async go(): Promise<void> {
-    await this.#scene.log.read();
-    this.#scene.log.forget();
     await this.#policy(FOLDERS);
     try {
       this.#burst(6);
@@ -125,7 +123,7 @@ export class OracleRun {
   async #put(path: string, length: number): Promise<void> {
     const value = `${randomUUID()}${"x".repeat(length)}`;
     const written = await this.#insist(SecretService.method.putSecret, { requestId: randomUUID(), path, data: texts({ v: value }) });
-    if (written?.version !== undefined) this.#values.set(`${path}@${written.version.version}`, value);
+    if (written !== undefined) this.#values.set(Number(written.revision), value);
   }
 
   async #policy(folders: readonly string[]): Promise<void> {
@@ -149,7 +147,9 @@ export class OracleRun {
         return await this.#scene.writer.call(method, request);
       } catch (error) {
         if (!(error instanceof CallError)) throw error;
-        if (error.code !== status.UNAVAILABLE) return undefined;
+        const isUnknown = error.reason === "" || error.code === status.UNAVAILABLE || error.code === status.DEADLINE_EXCEEDED;
+        if (!isUnknown) return undefined;
+        if (error.code !== status.UNAVAILABLE) console.log(`${method.name}: ${error.code} ${error.reason} ${error.message}`);
       }
     }
   }
@@ -162,23 +162,25 @@ export class OracleRun {
       await this.#put(`${this.#root}/${folder}/1`, 10);
     }
     await this.#scene.log.read();
+    const rows = this.#scene.log.below(`${this.#root}/`);
     for (const watcher of this.#watchers) {
-      const target = this.#scene.log.rows.findLast((row) => covers(watcher.wish, row))!.revision;
+      const target = rows.findLast((row) => covers(watcher.wish, row))!.revision;
       await until(`${watcher.name} to come to ${target}`, () => {
         if (watcher.failure !== undefined) throw new Error(`${watcher.name}: ${watcher.failure.message}`, { cause: watcher.failure });
         return watcher.position >= target;
       }).catch((error: unknown) => {
-        throw new Error(`${(error as Error).message}; it is at ${watcher.position}`, { cause: error });
+        throw new Error(`${(error as Error).message}; it is at ${watcher.position}: ${watcher.doing}; now ${new Date().toISOString()}`, { cause: error });
       });
     }
   }
 
   #verify(): void {
+    const rows = this.#scene.log.below(`${this.#root}/`);
     for (const watcher of this.#watchers) {
       try {
         if (watcher.failure !== undefined) throw watcher.failure;
-        if (watcher instanceof ClientWatcher) verifyClient(watcher, this.#scene.log.rows);
-        else verifyRaw(watcher, this.#scene.log.rows, watcher.name.endsWith("as the app") ? { policies: this.#policies } : undefined, this.#values);
+        if (watcher instanceof ClientWatcher) verifyClient(watcher, rows);
+        else verifyRaw(watcher, rows, watcher.name.endsWith("as the app") ? { policies: this.#policies } : undefined, this.#values);
       } catch (error) {
         throw new Error(`${watcher.name} (${JSON.stringify(watcher.wish)}): ${(error as Error).message}`, { cause: error });
       }

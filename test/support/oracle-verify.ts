@@ -8,8 +8,9 @@ export interface Rights {
   readonly policies: readonly { readonly revision: number; allows(path: string): boolean }[];
 }
 
-/** Throws when what a watcher was told is not the log: all of it between two places, in order, no place ahead of the data, and nothing that no policy since allowed. @param rights undefined: may see everything. */
-export function verifyRaw(watcher: RawWatcher, rows: readonly Row[], rights: Rights | undefined, values: ReadonlyMap<string, string>): void {
+/** Throws when what a watcher was told is not the log: all of it between two places, in order, no place ahead of the data, and nothing that no policy since allowed. @param rights undefined: may see everything.
+ * @param values what was written, by revision. */
+export function verifyRaw(watcher: RawWatcher, rows: readonly Row[], rights: Rights | undefined, values: ReadonlyMap<number, string>): void {
   for (const segment of watcher.segments) {
     const to = Math.max(segment.places.at(-1)?.revision ?? segment.from, segment.told.at(-1)?.revision ?? 0);
     const expected = rows.filter((row) => row.revision > segment.from && row.revision <= to && covers(watcher.wish, row));
@@ -19,8 +20,8 @@ export function verifyRaw(watcher: RawWatcher, rows: readonly Row[], rights: Rig
       const row = byRevision.get(told.revision);
       if (row === undefined || row.path !== told.path || row.type !== told.type || row.version !== told.version)
         throw new Error(`told ${JSON.stringify(told)}, the log says ${JSON.stringify(row)}`);
-      if (told.value !== undefined && told.value !== values.get(`${told.path}@${told.version}`))
-        throw new Error(`${told.path}@${told.version}: another version's value`);
+      if (told.value !== undefined && !valuesOf(row, rows, values).includes(told.value))
+        throw new Error(`${told.path}@${told.version} at ${told.revision}: another version's value`);
       if (rights !== undefined && !mayHaveBeenTold(rights, told)) throw new Error(`told ${told.path} at ${told.revision}, which no policy since then allowed`);
     }
     const given = new Set(segment.told.map(({ revision }) => revision));
@@ -29,6 +30,11 @@ export function verifyRaw(watcher: RawWatcher, rows: readonly Row[], rights: Rig
     checkPlaces(segment, must);
     if (segment.entries !== undefined && rights === undefined) checkEntries(segment, segment.entries, watcher.wish, rows);
   }
+}
+
+/** What an event may carry: what was written then; or, where the secret was erased and made again since, what that version is now. */
+function valuesOf({ path, version, revision }: Row, rows: readonly Row[], values: ReadonlyMap<number, string>): (string | undefined)[] {
+  return rows.filter((row) => row.path === path && row.version === version && row.revision >= revision).map((row) => values.get(row.revision));
 }
 
 /** "Everything up to here was sent" must be so when it is said. */

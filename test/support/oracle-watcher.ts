@@ -37,6 +37,8 @@ export class RawWatcher {
   readonly name: string;
   readonly wish: Wish;
   readonly segments: Segment[] = [];
+  /** What it is at, for who waits in vain. */
+  doing = "begins";
   failure: Error | undefined;
   readonly #clients: readonly Client[];
   readonly #random: Random;
@@ -80,6 +82,7 @@ export class RawWatcher {
         } else if (error.code === 3 || error.reason === "INTERNAL") throw error;
         // The promise of the API: this token skips nothing.
         else this.#token = error.metadata["resume_token"] || this.#token;
+        this.doing = `was told ${error.code} ${error.reason} ${error.message}`;
         await sleep(5 + this.#random.below(20));
       }
     }
@@ -90,12 +93,14 @@ export class RawWatcher {
     const leave = new AbortController();
     const signal = AbortSignal.any([leave.signal, this.#stop.signal]);
     const client = this.#random.of(this.#clients);
+    this.doing = `stream of replica ${this.#clients.indexOf(client)}, since ${new Date().toISOString()}, no message`;
     const request = { paths: [...paths], types: [...types], includeValues, snapshot, resumeToken: snapshot ? "" : this.#token };
     const began = this.#token === "" ? undefined : this.segments.at(-1);
     const reader = new StreamReader(began, snapshot, this.#policies);
     let messages = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
     for await (const message of client.stream(WatchService.method.watch, request, signal)) {
       reader.take(message);
+      this.doing = `stream of replica ${this.#clients.indexOf(client)}, last message at ${new Date().toISOString()}`;
       if (reader.segment !== undefined && reader.segment !== this.segments.at(-1)) this.segments.push(reader.segment);
       if (message.resumeToken !== "") this.#token = message.resumeToken;
       if (this.#settled) continue;
