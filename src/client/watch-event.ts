@@ -11,7 +11,7 @@ export class WatchEvent {
   readonly #message: Event;
   /** Set on an event that stands for changes which are no longer kept; undefined on a change of the log, and on the entries of the snapshot that a watch began with. */
   readonly difference: Difference | undefined;
-  /** A watch that goes on from here repeats this event at most, and skips nothing after it. Empty in a snapshot. */
+  /** A watch that goes on from here may repeat events, and skips none. Empty in a snapshot. */
   readonly resumeToken: string;
 
   constructor(message: Event, resumeToken: string, difference?: Difference) {

@@ -27,7 +27,9 @@ class Replica implements OracleReplica {
   }
 
   async start(): Promise<void> {
-    const settings = { redis: { url: sharedRedis().url }, drain: "100ms", limits: { rate_per_second: 1_000_000, rate_burst: 1_000_000 } };
+    // Times for a loaded machine: a replica that can't be had is not what is tried here.
+    const store = { url: this.#world.store.url, allow_no_fsync: true, connect_timeout: "30s" };
+    const settings = { store, redis: { url: sharedRedis().url }, drain: "100ms", limits: { rate_per_second: 1_000_000, rate_burst: 1_000_000 } };
     this.#broker = await this.#world.start({ settings });
     this.line.lead(Number(this.#broker.address.split(":").at(-1)));
   }
@@ -46,6 +48,8 @@ class Replica implements OracleReplica {
     this.line.lead(undefined);
     if (!drains) this.line.cut();
     await this.#broker?.stop();
+    // What the end of a process does: a handshake that was under way must not stay open.
+    this.line.cut();
     await this.start();
   }
 }

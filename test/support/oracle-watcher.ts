@@ -32,6 +32,8 @@ export interface Wish {
   readonly snapshot: boolean;
 }
 
+const PATIENCE_MS = 1500;
+
 /** A watcher that speaks the protocol itself: it resumes by the tokens it was given, now here, now there, reads slowly, and leaves when it likes. Throws at the first message that breaks a promise of one stream. */
 export class RawWatcher {
   readonly name: string;
@@ -98,7 +100,10 @@ export class RawWatcher {
     const began = this.#token === "" ? undefined : this.segments.at(-1);
     const reader = new StreamReader(began, snapshot, this.#policies);
     let messages = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
+    // The answer to a repeated denial waits for its record (rpc/denials.ts), longer than the policy that denied it is in force here.
+    const patience = setTimeout(() => leave.abort(), PATIENCE_MS);
     for await (const message of client.stream(WatchService.method.watch, request, signal)) {
+      clearTimeout(patience);
       reader.take(message);
       this.doing = `stream of replica ${this.#clients.indexOf(client)}, last message at ${new Date().toISOString()}`;
       if (reader.segment !== undefined && reader.segment !== this.segments.at(-1)) this.segments.push(reader.segment);
