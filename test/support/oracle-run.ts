@@ -74,6 +74,8 @@ export class OracleRun {
       await Promise.all(this.#watchers.map((watcher) => watcher.end()));
       await this.#insist(PolicyService.method.deletePolicy, { requestId: randomUUID(), path: `policies/${this.#name}` });
     }
+    // Also what housekeeping did meanwhile.
+    await this.#scene.log.read();
     this.#verify();
   }
 

@@ -110,7 +110,9 @@ export class RawWatcher {
       if (message.resumeToken !== "") this.#token = message.resumeToken;
       if (this.#settled) continue;
       if (this.#random.chance(0.15)) await sleep(this.#random.below(40));
-      if (--messages <= 0) leave.abort();
+      if (--messages > 0) continue;
+      this.doing += ", leaves";
+      leave.abort();
     }
   }
 }
