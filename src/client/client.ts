@@ -92,11 +92,7 @@ export class Client {
     if (signal?.aborted) return;
     const deadline = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
     const stream = this.#newest().makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, deadline);
-    const cancel = (): void => {
-      stream.cancel();
-      // Whoever waits for a message need not wait for grpc-js to say that there is none.
-      stream.destroy();
-    };
+    const cancel = (): void => stream.cancel();
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       for await (const message of stream) yield message as MessageShape<O>;
