@@ -1,8 +1,9 @@
 import type { Command } from "commander";
-import { Client, type Endpoint } from "../client/client.ts";
+import { Client } from "../client/client.ts";
+import type { Endpoint } from "../client/endpoint.ts";
+import { endpointOf, type Flags } from "../client/settings.ts";
 import { UsageError } from "./exit.ts";
 import type { Format } from "./output.ts";
-import { endpointOf, type Flags } from "./settings.ts";
 
 interface GlobalFlags extends Flags {
   readonly timeout: string;

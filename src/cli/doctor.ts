@@ -2,10 +2,11 @@ import { X509Certificate, createPrivateKey } from "node:crypto";
 import { connect } from "node:tls";
 import type { Command } from "commander";
 import { IdentityService } from "../gen/leasehold/v1/identity_service_pb.ts";
-import { Client, type Endpoint } from "../client/client.ts";
+import { Client } from "../client/client.ts";
+import { type Endpoint, pemsOf } from "../client/endpoint.ts";
 import { CallError } from "../client/errors.ts";
+import { endpointOf, type Flags } from "../client/settings.ts";
 import { CheckFailed, transport } from "./exit.ts";
-import { endpointOf, type Flags } from "./settings.ts";
 
 /** One thing looked at: a broker that refuses a certificate can't say why in the handshake, so this looks from the client's side. */
 interface Finding {
@@ -37,7 +38,8 @@ export function addDoctorCommand(program: Command): void {
     .command("doctor")
     .description("look into trouble with the connection: certificate, key, broker")
     .action(async (_options: object, command: Command) => {
-      const endpoint = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
+      const given = endpointOf(command.optsWithGlobals<Flags>(), process.env, process.cwd());
+      const endpoint = { ...given, ...pemsOf(given) };
       const findings = [...checkCertificate(endpoint), checkCa(endpoint.ca)];
       // With a pair that is none there is nothing to connect with.
       if (isGood(findings)) findings.push(await checkServer(endpoint));

@@ -1,6 +1,7 @@
 import { status } from "@grpc/grpc-js";
 import { LeaseholdError } from "../base/errors.ts";
 import { CallError } from "../client/errors.ts";
+import { SettingsError } from "../client/settings.ts";
 import { printable } from "./printable.ts";
 
 /** Exit codes; docs/cli.md. */
@@ -39,7 +40,7 @@ export function explain(error: unknown, print: (line: string) => void): number {
   const say = (line: string): void => print(printable(line));
   if (error instanceof Interrupted) return error.exitCode;
   if (error instanceof CheckFailed) return EXIT.failure;
-  if (error instanceof UsageError) {
+  if (error instanceof UsageError || error instanceof SettingsError) {
     say(`error: ${error.message}`);
     return EXIT.usage;
   }

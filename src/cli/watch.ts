@@ -1,8 +1,7 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Command } from "commander";
-import { status } from "@grpc/grpc-js";
-import { type Event, EventSchema, EventType, WatchService } from "../gen/leasehold/v1/watch_service_pb.ts";
-import { CallError } from "../client/errors.ts";
+import { EventSchema, EventType } from "../gen/leasehold/v1/watch_service_pb.ts";
+import { follow } from "../client/follow.ts";
+import type { WatchEvent } from "../client/watch-event.ts";
 import { type Context, withClient } from "./context.ts";
 import { interruption, UsageError } from "./exit.ts";
 import { type Format, jsonOf, nameOf, plainData, printLine, printStreamed, when } from "./output.ts";
@@ -15,9 +14,6 @@ interface WatchOptions {
   readonly bookmarks: boolean;
 }
 
-const RECONNECT_MS = 500;
-const MAX_RECONNECT_MS = 5000;
-
 export function addWatchCommand(program: Command): void {
   program
     .command("watch <paths...>")
@@ -27,57 +23,50 @@ export function addWatchCommand(program: Command): void {
     .option("--type <type...>", "only these, such as secret_version_created or lease_expired")
     .option("--resume-token <token>", "go on after this point")
     .option("--bookmarks", "also how far the watch has come, when nothing happens", false)
-    .action((paths: string[], options: WatchOptions, command: Command) => withClient(command, (context) => follow(context, paths, options)));
+    .action((paths: string[], options: WatchOptions, command: Command) => withClient(command, (context) => watch(context, paths, options)));
 }
 
-/** Goes on by the resume token whenever the stream breaks off, until a signal or an error that a new stream can't mend. */
-async function follow({ client, format }: Context, paths: string[], options: WatchOptions): Promise<void> {
+/** Goes on over broken connections and restarts of the broker, until a signal or an error that a new stream can't mend. */
+async function watch({ client, format }: Context, paths: string[], options: WatchOptions): Promise<void> {
   const stop = interruption();
-  const types = (options.type ?? []).map(typeOf);
-  let token = options.resumeToken ?? "";
-  let [begun, told] = [false, false];
-  for (let wait = RECONNECT_MS; !stop.signal.aborted;) {
-    try {
-      const request = { paths, types, resumeToken: token, snapshot: options.snapshot && token === "", includeValues: options.includeValues };
-      for await (const message of client.stream(WatchService.method.watch, request, stop.signal)) {
-        for (const event of message.events) print(event, format);
-        if (options.bookmarks && message.bookmark) {
-          if (format === "table") printLine([`-- at revision ${message.revision}`, message.resumeToken]);
-          else printStreamed({ bookmark: String(message.revision), resumeToken: message.resumeToken }, format);
-        }
-        if (message.resumeToken !== "") token = message.resumeToken;
-        wait = RECONNECT_MS;
-        [begun, told] = [true, false];
-      }
-    } catch (error) {
-      // A broker that was never there is not a broken connection.
-      if (!(error instanceof CallError) || !isPassing(error) || (!begun && error.reason === "")) throw error;
-      if (!told) console.error(`the watch broke off (${error.reason || "no connection"}); it goes on by itself`);
+  if (options.snapshot && options.resumeToken !== undefined) throw new UsageError("--snapshot begins anew and --resume-token goes on: give one of them");
+  let told = false;
+  const followed = follow(client, {
+    paths,
+    types: (options.type ?? []).map(typeOf),
+    includeValues: options.includeValues,
+    snapshot: options.snapshot,
+    resumeToken: options.resumeToken,
+    signal: stop.signal,
+    // A broker that was never there is not a broken connection.
+    failIfUnreachable: true,
+    onInterrupted: (error) => {
+      if (!told) console.error(`the watch broke off (${error?.reason || "no connection"}); it goes on by itself`);
       told = true;
-      token = error.metadata["resume_token"] || token;
+    },
+  });
+  for await (const each of followed) {
+    told = false;
+    if (each.kind === "event") print(each.event, format);
+    else if (each.kind === "bookmark" && options.bookmarks) {
+      if (format === "table") printLine([`-- at revision ${each.revision}`, each.resumeToken]);
+      else printStreamed({ bookmark: String(each.revision), resumeToken: each.resumeToken }, format);
     }
-    stop.signal.throwIfAborted();
-    await sleep(wait, undefined, { signal: stop.signal }).catch(() => {});
-    wait = Math.min(wait * 2, MAX_RECONNECT_MS);
   }
   stop.signal.throwIfAborted();
 }
 
-function isPassing(error: CallError): boolean {
-  return error.code === status.UNAVAILABLE || error.reason === "WATCH_TOO_SLOW";
-}
-
-function print(event: Event, format: Format): void {
+function print({ message: event, difference }: WatchEvent, format: Format): void {
   if (format !== "table") {
     const data = Object.keys(event.data).length === 0 ? {} : { data: plainData(event.data) };
-    printStreamed({ ...(jsonOf(EventSchema, { ...event, data: {} }) as object), ...data }, format);
+    printStreamed({ ...(jsonOf(EventSchema, { ...event, data: {} }) as object), ...data, ...(difference === undefined ? {} : { difference }) }, format);
     return;
   }
   const about = [
     event.version === 0n ? "" : `version ${event.version}`,
     event.leasePath,
     event.expireTime === undefined ? "" : `until ${when(event.expireTime)}`,
-    event.snapshot ? "(snapshot)" : "",
+    difference === undefined ? (event.snapshot ? "(snapshot)" : "") : `(${difference} meanwhile)`,
   ];
   const values = Object.entries(plainData(event.data)).map(([key, value]) => `${key}=${typeof value === "string" ? value : "(bytes)"}`);
   printLine([when(event.time), String(event.revision).padStart(6), nameOf(EventType, event.type), event.path, ...about, ...values]);

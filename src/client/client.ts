@@ -10,19 +10,8 @@ import {
   toBinary,
 } from "@bufbuild/protobuf";
 import { Client as Channel, connectivityState, credentials, type ServiceError, status } from "@grpc/grpc-js";
+import { type Endpoint, Material, type Pems } from "./endpoint.ts";
 import { CallError } from "./errors.ts";
-
-/** Where a broker is, and who calls. PEM texts. */
-export interface Endpoint {
-  /** `host:port` or `unix:/path`. */
-  readonly address: string;
-  readonly certificate: string;
-  readonly key: string;
-  /** CA that vouches for the broker. */
-  readonly ca: string;
-  /** Name the broker's certificate must carry, where it is not the address's. */
-  readonly serverName?: string | undefined;
-}
 
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** A peer that is gone without a word (a pulled cable, a lost NAT entry) ends a watch after these, not never. */
@@ -32,24 +21,39 @@ const KEEPALIVE_TIMEOUT_MS = 10_000;
 const BROKEN_MS = 10_000;
 const RETRY_MS = 200;
 const MAX_RETRY_MS = 5000;
+/** Between tries to connect; gRPC's own go up to two minutes, which is long after a restart. */
+const RECONNECT_MS = 200;
+const MAX_RECONNECT_MS = 5000;
 
-/** A connection to a broker: typed calls over the generated services. Close it when done. */
+/** A connection to a broker: typed calls over the generated services. A certificate that was renewed in its file is used from the next call on; what is under way goes on. Close it when done. */
 export class Client {
-  readonly #channel: Channel;
+  readonly #endpoint: Endpoint;
+  readonly #material: Material;
   readonly #timeoutMs: number;
+  #channel: Channel;
+  #generation = 1;
 
-  /** @param timeoutMs for a unary call, its retries included. Throws what OpenSSL says of a certificate, key or CA that can't be used. */
+  /** @param timeoutMs for a unary call, its retries included. Throws what the file system or OpenSSL says of a certificate, key or CA that can't be used. */
   constructor(endpoint: Endpoint, timeoutMs = 30_000) {
-    const { certificate, key, ca, serverName } = endpoint;
+    this.#endpoint = endpoint;
+    this.#material = new Material(endpoint);
     this.#timeoutMs = timeoutMs;
-    const context = createSecureContext({ ca, cert: certificate, key, minVersion: "TLSv1.3" });
-    this.#channel = new Channel(endpoint.address, credentials.createFromSecureContext(context), {
-      "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-      "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-      "grpc.keepalive_time_ms": KEEPALIVE_MS,
-      "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
-      ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName, "grpc.default_authority": serverName }),
-    });
+    this.#channel = open(endpoint, this.#material.pems);
+  }
+
+  /** Counts the certificates that this client has used. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Whether the certificate can change: it came from a file. */
+  get reloads(): boolean {
+    return this.#material.reloads;
+  }
+
+  /** Uses what is in the files now. */
+  renew(): void {
+    this.#newest(true);
   }
 
   /**
@@ -60,12 +64,16 @@ export class Client {
     const deadline = Date.now() + this.#timeoutMs;
     let brokenUntil: number | undefined;
     for (let wait = RETRY_MS; ; wait = Math.min(wait * 2, MAX_RETRY_MS)) {
+      const channel = this.#newest();
       try {
-        return await this.#once(method, request, deadline);
+        return await once(channel, method, request, deadline);
       } catch (error) {
-        if (!(error instanceof CallError) || error.code !== status.UNAVAILABLE) throw error;
+        if (!(error instanceof CallError)) throw error;
+        // The certificate ended, and its renewal is there already: nothing was done.
+        if (error.code === status.UNAUTHENTICATED && this.#newest(true) !== channel) continue;
+        if (error.code !== status.UNAVAILABLE) throw error;
         const ms = error.retryMs ?? wait;
-        if (error.reason === "" && this.#channel.getChannel().getConnectivityState(false) !== connectivityState.TRANSIENT_FAILURE)
+        if (error.reason === "" && channel.getChannel().getConnectivityState(false) !== connectivityState.TRANSIENT_FAILURE)
           brokenUntil ??= Date.now() + BROKEN_MS;
         const until = error.reason === "" ? Math.min(brokenUntil ?? 0, deadline) : deadline;
         if (Date.now() + ms >= until) throw error;
@@ -81,8 +89,9 @@ export class Client {
     signal?: AbortSignal,
     timeoutMs?: number,
   ): AsyncGenerator<MessageShape<O>> {
+    if (signal?.aborted) return;
     const deadline = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
-    const stream = this.#channel.makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, deadline);
+    const stream = this.#newest().makeServerStreamRequest(pathOf(method), encoder(method.input), decoder(method.output), request, deadline);
     const cancel = (): void => stream.cancel();
     signal?.addEventListener("abort", cancel, { once: true });
     try {
@@ -100,14 +109,46 @@ export class Client {
     this.#channel.close();
   }
 
-  #once<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>, deadline: number): Promise<MessageShape<O>> {
-    return new Promise((resolve, reject) => {
-      this.#channel.makeUnaryRequest(pathOf(method), encoder(method.input), decoder(method.output), request, { deadline }, (error, response) => {
-        if (error === null && response !== undefined) resolve(response);
-        else reject(callError(error));
-      });
-    });
+  /** The channel of the newest certificate that can be used; half a renewal can't. */
+  #newest(force = false): Channel {
+    if (!this.#material.look(force)) return this.#channel;
+    try {
+      const next = open(this.#endpoint, this.#material.pems);
+      this.#channel.close();
+      this.#channel = next;
+      this.#generation++;
+    } catch {
+      // The key of the new certificate is not there yet: its file's change is the next one.
+    }
+    return this.#channel;
   }
+}
+
+function open({ address, serverName }: Endpoint, { certificate, key, ca }: Pems): Channel {
+  const context = createSecureContext({ ca, cert: certificate, key, minVersion: "TLSv1.3" });
+  return new Channel(address, credentials.createFromSecureContext(context), {
+    "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+    "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+    "grpc.keepalive_time_ms": KEEPALIVE_MS,
+    "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_MS,
+    "grpc.initial_reconnect_backoff_ms": RECONNECT_MS,
+    "grpc.max_reconnect_backoff_ms": MAX_RECONNECT_MS,
+    ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName, "grpc.default_authority": serverName }),
+  });
+}
+
+function once<I extends DescMessage, O extends DescMessage>(
+  channel: Channel,
+  method: DescMethodUnary<I, O>,
+  request: MessageInitShape<I>,
+  deadline: number,
+): Promise<MessageShape<O>> {
+  return new Promise((resolve, reject) => {
+    channel.makeUnaryRequest(pathOf(method), encoder(method.input), decoder(method.output), request, { deadline }, (error, response) => {
+      if (error === null && response !== undefined) resolve(response);
+      else reject(callError(error));
+    });
+  });
 }
 
 function pathOf(method: { readonly name: string; readonly parent: { readonly typeName: string } }): string {

@@ -6,7 +6,7 @@ import { EXAMPLES, leaves } from "../../src/cli/examples.ts";
 import { EXIT, explain, Interrupted } from "../../src/cli/exit.ts";
 import { printable } from "../../src/cli/printable.ts";
 import { buildProgram } from "../../src/cli/program.ts";
-import { endpointOf } from "../../src/cli/settings.ts";
+import { endpointOf } from "../../src/client/settings.ts";
 
 const commands = leaves(buildProgram());
 const root = resolve(import.meta.dirname, "../..");

@@ -10,7 +10,7 @@ import { parseData } from "../../src/cli/data.ts";
 import { checkCertificate } from "../../src/cli/doctor.ts";
 import { explain, UsageError } from "../../src/cli/exit.ts";
 import { parseManifests } from "../../src/cli/manifest.ts";
-import { endpointOf } from "../../src/cli/settings.ts";
+import { endpointOf } from "../../src/client/settings.ts";
 import { grpcError } from "../../src/rpc/status.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "leasehold-cli-"));
@@ -60,12 +60,12 @@ describe("connection settings", () => {
   it("finds the development broker of a folder above, as admin unless said otherwise", () => {
     expect(endpointOf({}, noHome, below)).toEqual({
       address: "127.0.0.1:1",
-      ca: "ca.crt",
-      certificate: "admin.crt",
-      key: "admin.key",
+      ca: join(dev, "pki", "ca.crt"),
+      certificate: join(dev, "pki", "admin.crt"),
+      key: join(dev, "pki", "admin.key"),
       serverName: "localhost",
     });
-    expect(endpointOf({ as: "demo-app" }, noHome, below).certificate).toBe("app.crt");
+    expect(endpointOf({ as: "demo-app" }, noHome, below).certificate).toBe(join(dev, "pki", "app.crt"));
     expect(() => endpointOf({ as: "nobody" }, noHome, below)).toThrow(/admin, demo-app/);
   });
 
@@ -76,7 +76,7 @@ describe("connection settings", () => {
     expect(endpointOf({}, { ...env, LEASEHOLD_ADDRESS: "env:1" }, below).address).toBe("env:1");
     expect(endpointOf({ address: "flag:1", cert: pem }, { ...env, LEASEHOLD_ADDRESS: "env:1" }, below)).toMatchObject({
       address: "flag:1",
-      certificate: "PEM",
+      certificate: pem,
     });
     expect(() => endpointOf({ context: "two" }, env, below)).toThrow(/no context two/);
   });

@@ -60,8 +60,10 @@ export function watchService(deps: WatchServiceDeps): Handlers<typeof WatchServi
             // The token stays where it was until the whole step is out: a resume repeats, it never skips.
             await send(step.snapshot ? 0 : change.revision, false, token);
           }
-          if (!step.snapshot) token = resumeToken({ epoch: step.epoch, revision: step.revision });
-          await send(step.revision, true, step.snapshot || (query.snapshot && step.revision === 0) ? "" : token);
+          const next = step.snapshot ? token : resumeToken({ epoch: step.epoch, revision: step.revision });
+          await send(step.revision, true, step.snapshot || (query.snapshot && step.revision === 0) ? "" : next);
+          // Only now: a stream that ends while the record of what the message discloses is awaited never sent it.
+          token = next;
         }
       } catch (error) {
         if (!isReason(error, "WATCH_TOO_SLOW")) throw error;

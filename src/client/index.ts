@@ -1,0 +1,20 @@
+// What `leasehold/client` is to its users. docs/client.md.
+export { type ConnectOptions, connect, Leasehold, type WatchOptions } from "./connect.ts";
+export { Client } from "./client.ts";
+export type { Endpoint } from "./endpoint.ts";
+export { CallError } from "./errors.ts";
+export { SettingsError } from "./settings.ts";
+export { type Difference, WatchEvent } from "./watch-event.ts";
+export { SecretValue, SecretWatch, type WatchSecretOptions } from "./watch-secret.ts";
+export { Credential } from "./credential.ts";
+export { HeldLease, type LeaseEnd, type LeaseOptions } from "./lease.ts";
+export type { Data } from "./values.ts";
+export { EventType, WatchService } from "../gen/leasehold/v1/watch_service_pb.ts";
+export { AuditService } from "../gen/leasehold/v1/audit_service_pb.ts";
+export { CredentialService } from "../gen/leasehold/v1/credential_service_pb.ts";
+export { IdentityService } from "../gen/leasehold/v1/identity_service_pb.ts";
+export { LeaseService } from "../gen/leasehold/v1/lease_service_pb.ts";
+export { OperationService } from "../gen/leasehold/v1/operation_service_pb.ts";
+export { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
+export { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+export { SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
