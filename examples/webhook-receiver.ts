@@ -46,6 +46,7 @@ export interface Delivery {
     readonly revision: string;
     readonly type: string;
     readonly path: string;
+    readonly time: string;
     readonly version?: string;
     readonly snapshot?: boolean;
   }[];

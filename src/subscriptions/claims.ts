@@ -31,6 +31,7 @@ export class Claims {
   readonly #held = new Map<string, Held>();
   #timer: NodeJS.Timeout | undefined;
   #keeping: Promise<void> | undefined;
+  #again = false;
 
   constructor(db: Db, ms: number, log: Log) {
     this.#db = db;
@@ -55,6 +56,12 @@ export class Claims {
   /** Ends the work on a subscription here; the row is not touched. */
   drop(uid: string): void {
     this.#held.get(uid)?.abort.abort();
+  }
+
+  /** Somebody set a subscription anew, which fences who works on it: finds out now, and not at the next turn. */
+  check(): void {
+    this.#again = this.#keeping !== undefined;
+    this.#tick();
   }
 
   async stop(): Promise<void> {
@@ -92,6 +99,9 @@ export class Claims {
   #tick(): void {
     this.#keeping ??= this.#keep().finally(() => {
       this.#keeping = undefined;
+      if (!this.#again) return;
+      this.#again = false;
+      this.#tick();
     });
   }
 

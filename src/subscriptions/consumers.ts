@@ -1,3 +1,4 @@
+import { sleep, systemClock } from "../base/clock.ts";
 import { LeaseholdError } from "../base/errors.ts";
 import type { Actor } from "../model/audit.ts";
 import type { SnapshotPlace, SubscriptionRecord } from "../model/subscription.ts";
@@ -11,7 +12,7 @@ import { deliveryId } from "./delivery-id.ts";
 import type { Losses } from "./losses.ts";
 import { type Batch, PlaceLost, Source, type SourceDeps } from "./source.ts";
 import type { Outgoing } from "./sink.ts";
-import type { Tails } from "./tails.ts";
+import { MAX_LAG_MS, type Tails } from "./tails.ts";
 
 export interface ConsumersDeps {
   readonly db: Db;
@@ -63,6 +64,10 @@ export class Consumers {
     let told: Pick<AckPoint, "snapshot" | "gap"> = {};
     try {
       while (!ended.aborted) {
+        if (sourceDeps.tail.lagMs > MAX_LAG_MS) {
+          await sleep(systemClock, LOOK_MS, ended);
+          continue;
+        }
         if (unacknowledged.length >= maxUnacknowledged) {
           await this.#waitForCursor(uid, fence, unacknowledged, ended);
           continue;

@@ -38,7 +38,7 @@ const PREFIX = "subscriptions/";
 /** Works on the subscriptions with a sink: claims those that nobody has, and runs each until the claim ends. Every replica does. */
 export class Deliverer {
   readonly #deps: DelivererDeps;
-  readonly #running = new Map<string, { readonly name: string; readonly done: Promise<void> }>();
+  readonly #running = new Map<string, { readonly done: Promise<void> }>();
   #looking: Promise<void> | undefined;
   #lookAgain = false;
   #stopped = false;
@@ -69,9 +69,8 @@ export class Deliverer {
 
   /** What somebody set anew is stopped and taken up again as it is now. */
   changed(changes: readonly Change[]): void {
-    const names = new Set(changes.filter((change) => change.type === SUBSCRIPTION_CHANGED).map((change) => change.path.slice(PREFIX.length)));
-    if (names.size === 0) return;
-    for (const [uid, { name }] of this.#running) if (names.has(name)) this.#deps.claims.drop(uid);
+    if (!changes.some((change) => change.type === SUBSCRIPTION_CHANGED)) return;
+    this.#deps.claims.check();
     this.look();
   }
 
@@ -96,9 +95,9 @@ export class Deliverer {
   }
 
   #start(claim: Claim): void {
-    const { uid, name } = claim.record;
+    const { uid } = claim.record;
     const before = this.#running.get(uid)?.done;
-    const entry = { name, done: Promise.resolve() };
+    const entry = { done: Promise.resolve() };
     entry.done = (async () => {
       await before; // fenced already; its last attempt is ending
       await this.#run(claim);

@@ -13,6 +13,7 @@ import { deliveryId } from "./delivery-id.ts";
 import type { SubscriptionSettings } from "./settings.ts";
 import type { Sink, Verdict } from "./sink.ts";
 import type { Outcomes } from "./outcomes.ts";
+import { MAX_LAG_MS } from "./tails.ts";
 
 export interface RunnerDeps {
   readonly db: Db;
@@ -24,8 +25,6 @@ export interface RunnerDeps {
   readonly lagMs: () => number;
 }
 
-/** Sent by who no longer knows what was revoked, an event would go where it may not. */
-const MAX_LAG_MS = 5000;
 const LAG_WAIT_MS = 200;
 /** How far an idle cursor may stay behind: what holds the change log, and what is looked through again after a takeover. */
 const PASS_MS = 10_000;

@@ -1,5 +1,8 @@
 import type { Change } from "../model/event.ts";
 
+/** Delivered by who no longer knows what was revoked, an event would go where it may not: a process that has not been at the head for so long delivers nothing. */
+export const MAX_LAG_MS = 5000;
+
 /** The applied change log, as a source needs it. */
 export interface Tail {
   /** Highest revision whose policies this process has applied. */

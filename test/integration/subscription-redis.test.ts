@@ -74,6 +74,17 @@ describe("a Redis stream", () => {
     await standing(admin(), "wrong", State.ACTIVE);
   });
 
+  it("needs no more of Redis than it says", async () => {
+    const client = new Redis(redis.url);
+    await client.call("ACL", "SETUSER", "small", "on", ">small-password", "~small", "resetchannels", "-@all", "+xadd", "+multi", "+exec", "+ping");
+    client.disconnect();
+    const given = of("small", "small", "small-password");
+    await putSubscription(admin(), { ...given, sink: { case: "redisStream", value: { ...given.sink.value, username: "small" } } });
+    const written = await write(broker, ["secrets/small/a", "secrets/small/b"]);
+    await until("both", async () => (await seen("small")).length === 2);
+    expect(await seen("small")).toEqual(written);
+  });
+
   it("asks for the password again when it would go elsewhere, and for TLS elsewhere than on this machine", async () => {
     const { sink } = of("plain", "plain", undefined, 1);
     const { password: _, ...value } = sink.value;

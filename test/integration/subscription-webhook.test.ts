@@ -166,6 +166,18 @@ describe("webhooks", () => {
     expect(to.accepted()).toEqual(written);
   });
 
+  it("events of one transaction come in one delivery, however small it should be", async () => {
+    const to = await receiver();
+    await putSubscription(admin(), webhookOf("whole", to, { maxBatch: 3 }));
+    await admin().call(method.pauseSubscription, { path: "subscriptions/whole" });
+    const all = await Promise.all(Array.from({ length: 60 }, (_, i) => write(broker, [`secrets/whole/${i}`]))); // gathered into few commits
+    await admin().call(method.resumeSubscription, { path: "subscriptions/whole" });
+    await until("all of them", () => to.accepted().length === all.length);
+    const times = to.requests.map(({ delivery }) => new Set(delivery.events!.map((event) => event.time)));
+    expect(times.reduce((sum, each) => sum + each.size, 0)).toBe(new Set(times.flatMap((each) => [...each])).size);
+    expect(to.requests.length).toBeGreaterThan(1);
+  });
+
   it("begins with a snapshot where it is asked to, and says when that is complete", async () => {
     const written = await write(broker, ["secrets/snap/a", "secrets/snap/b", "secrets/snap/c"]);
     const to = await receiver();

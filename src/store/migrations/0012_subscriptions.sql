@@ -235,6 +235,8 @@ begin
   update dead_letter set replay_at = t where subscription_uid = s and replay_at is null
     and (jsonb_typeof(a->'ids') = 'null' or id in (select x::uuid from jsonb_array_elements_text(case jsonb_typeof(a->'ids') when 'array' then a->'ids' else '[]' end) x));
   get diagnostics n = row_count;
+  -- Whoever works on it looks for replays when he begins.
+  update subscription set claim_generation = claim_generation + 1, claim_until = null where uid = s;
   return done(jsonb_build_object('count', n), '{"type":60}');
 end $$;
 

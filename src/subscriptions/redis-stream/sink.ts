@@ -29,6 +29,7 @@ export class RedisStreamSink implements Sink {
     try {
       signal.throwIfAborted();
       const redis = (this.#redis ??= await this.#connect());
+      signal.throwIfAborted(); // connecting may have taken longer than the claim
       const { key, maxLength } = this.#config;
       const transaction = redis.multi();
       for (const fields of this.#entries(outgoing)) transaction.xadd(key, "MAXLEN", "~", String(maxLength), "*", ...fields);

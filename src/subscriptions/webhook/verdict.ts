@@ -15,6 +15,7 @@ export function verdictOf(status: number, retryAfter: string | undefined, now: n
 /** Seconds or a date (RFC 9110, 10.2.3); at most an hour. */
 function retryAfterOf(text: string | undefined, now: number): number | undefined {
   if (text === undefined) return undefined;
-  const ms = /^[0-9]{1,9}$/.test(text) ? Number(text) * 1000 : Date.parse(text) - now;
+  // Date.parse makes a date of nearly anything.
+  const ms = /^[0-9]{1,9}$/.test(text) ? Number(text) * 1000 : /^[A-Z][a-z]{2}, .* GMT$/.test(text) ? Date.parse(text) - now : Number.NaN;
   return Number.isFinite(ms) && ms > 0 ? Math.min(ms, MAX_RETRY_AFTER_MS) : undefined;
 }

@@ -240,7 +240,7 @@ export const Subscription_OnLossSchema: GenEnum<Subscription_OnLoss> = /*@__PURE
   enumDesc(file_leasehold_v1_subscription, 0, 1);
 
 /**
- * POSTs a Delivery as JSON. 2xx acknowledges. 400, 409, 413, 415, 422 and other 4xx refuse the events; 401, 403, 404, 407, 408, 410, 423, 425, 429, redirects, 5xx and no answer say something of the receiver and are tried for ever.
+ * POSTs a Delivery as JSON. 2xx acknowledges. 400, 409, 413, 415, 422 and other 4xx refuse the events; 401, 403, 404, 405, 407, 408, 410, 421, 423, 425, 426, 429, redirects, 5xx and no answer say something of the receiver and are tried for ever.
  *
  * @generated from message leasehold.v1.WebhookSink
  */
@@ -428,7 +428,7 @@ export type SubscriptionStatus = Message<"leasehold.v1.SubscriptionStatus"> & {
   acknowledgedTime?: Timestamp | undefined;
 
   /**
-   * Events acknowledged since it was made.
+   * Events acknowledged since it was made; of a consumer's, those of deliveries whose own token came back.
    *
    * @generated from field: int64 delivered = 6;
    */
