@@ -34,6 +34,8 @@ export interface Config {
     readonly retryMinMs: number;
     readonly retryMaxMs: number;
     readonly claimMs: number;
+    /** Of one subscription, which then stands still. */
+    readonly maxDeadLetters: number;
   };
   readonly drainMs: number;
   /** Who may do everything while there is no policy at all. */
@@ -234,6 +236,7 @@ function subscriptions(section: Section): Config["subscriptions"] {
     retryMinMs: section.time("retry_min", "1s", 10, 60_000),
     retryMaxMs: section.time("retry_max", "5m", 10, DAY),
     claimMs: section.time("claim", "15s", 500, 300_000),
+    maxDeadLetters: section.whole("max_dead_letters", 10_000, 1, 1_000_000),
   };
   for (const host of result.hosts)
     if (!/^(\*\.)?[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$/.test(host)) section.wrong("hosts", "must be lower-case host names, addresses, or *. and a domain");

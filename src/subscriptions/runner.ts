@@ -49,6 +49,7 @@ export class Runner {
   #attempts: number;
   #refusals: number;
   #batchLimit: number;
+  #deadLetters: number;
   #savedAt: number;
   #passAt = performance.now() + PASS_MS;
 
@@ -63,6 +64,7 @@ export class Runner {
     this.#attempts = record.attempts;
     this.#refusals = record.refusals;
     this.#batchLimit = record.batchLimit;
+    this.#deadLetters = record.deadLetters;
     this.#savedAt = record.revision;
   }
 
@@ -105,7 +107,10 @@ export class Runner {
         const { length } = batch.delivery.changes;
         // At once: a smaller one may well be taken.
         if (length > 1) return this.#failed(verdict.problem, false, Math.ceil(length / 2), 0);
-        if (this.#refusals + 1 >= this.#maxRefusals) return this.#bury(batch, verdict.problem);
+        if (this.#refusals + 1 >= this.#maxRefusals) {
+          if (this.#deadLetters < this.#deps.settings.maxDeadLetters) return this.#bury(batch, verdict.problem);
+          return this.#failed(`${verdict.problem}, and there are too many dead letters`, false, 1);
+        }
         return this.#failed(verdict.problem, true, 1);
       }
     }
@@ -150,6 +155,7 @@ export class Runner {
     const content: DeadContent = { change: changes[0], snapshot, snapshotEnd, gap };
     const args = { ...this.#advance(batch), delivered: 0, id: randomUUID(), content: JSON.stringify(content), problem, tries: this.#refusals + 1 };
     await this.#commit("subscription.bury", "subscription.dead_letter", `${problem}, revision ${changes[0]?.revision ?? revision}`, args);
+    this.#deadLetters++;
     this.#deps.outcomes.dead.add();
     this.#deps.log.warn({ subscription: this.#record.name, revision: changes[0]?.revision, problem }, "an event was refused too often and is a dead letter");
     this.#attempts = 0;
@@ -218,6 +224,7 @@ export class Runner {
   async #settle(letter: DeadLetterRecord, problem: string | undefined): Promise<void> {
     const cause = `dead letter ${letter.id}${problem === undefined ? " delivered" : `: ${problem}`}`;
     await this.#commit("dead_letter.settle", "subscription.replay", cause, { id: letter.id, problem: problem ?? null });
+    if (problem === undefined) this.#deadLetters--;
   }
 
   get #maxRefusals(): number {

@@ -7,4 +7,6 @@ export interface SubscriptionSettings extends DestinationRules {
   readonly retryMaxMs: number;
   /** A worker that is not heard of for so long has lost its subscriptions to another. */
   readonly claimMs: number;
+  /** A subscription with so many stands still: somebody has to look at them. */
+  readonly maxDeadLetters: number;
 }

@@ -75,6 +75,7 @@ describe("what is lost to a subscription is told", () => {
       metadata: { problem: "COMPACTED" },
     });
     expect((await acts(world, name)).at(-1)).toBe("subscription.lose: COMPACTED");
+    expect(await world.store.query("select path from change_log where type = 61 and path = $1", [`subscriptions/${name}`])).toHaveLength(1);
     const before = to.requests.length;
     await admin().call(method.resumeSubscription, { path: `subscriptions/${name}`, from: From.SNAPSHOT });
     await until("the end of the snapshot", () => to.requests.some(({ delivery }) => delivery.snapshotEnd === true));

@@ -138,6 +138,22 @@ describe("webhooks", () => {
     expect([last.delivery.replay, last.delivery.events!.map((event) => event.path)]).toEqual([true, ["secrets/poison/poison"]]);
   });
 
+  it("whoever refuses everything is stopped after so many dead letters, until somebody has looked at them", async () => {
+    const to = await receiver();
+    to.answer = () => 400;
+    await putSubscription(admin(), webhookOf("full", to));
+    const written = await write(broker, paths("full", 5));
+    const full = await until("it to stand still", async () => {
+      const found = await subscription(admin(), "full");
+      return found.status!.lastError.includes("too many") ? found : undefined;
+    });
+    expect(full.status).toMatchObject({ state: State.FAILING, deadLetters: 3n, lastError: "HTTP 400, and there are too many dead letters" });
+    to.answer = () => 204;
+    await admin().call(method.discardDeadLetters, { path: "subscriptions/full", all: true });
+    await until("the rest", () => to.accepted().length === 2);
+    expect(to.accepted()).toEqual(written.slice(3));
+  });
+
   it("dead letters can be thrown away", async () => {
     const to = await receiver();
     to.answer = () => 400;
@@ -280,7 +296,7 @@ describe("webhooks", () => {
     await admin().call(method.deleteSubscription, { path: "subscriptions/discard" });
     await expect(subscription(admin(), "discard")).rejects.toMatchObject({ reason: "SUBSCRIPTION_NOT_FOUND" });
     const listed = await admin().call(method.listSubscriptions, { pageSize: 3 });
-    expect(listed.subscriptions.map(({ name }) => name)).toEqual(["beside", "headers", "hook"]);
+    expect(listed.subscriptions.map(({ name }) => name)).toEqual(["beside", "full", "headers"]);
     expect(listed.nextPageToken).not.toBe("");
   });
 });

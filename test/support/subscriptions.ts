@@ -11,7 +11,7 @@ import { until } from "./until.ts";
 const { method } = SubscriptionService;
 
 /** Retries and takeovers in the time of a test. */
-export const FAST = { subscriptions: { retry_min: "20ms", retry_max: "100ms", claim: "2s" } };
+export const FAST = { subscriptions: { retry_min: "20ms", retry_max: "100ms", claim: "2s", max_dead_letters: 3 } };
 
 export function text(value: string) {
   return { kind: { case: "text" as const, value } };

@@ -247,12 +247,14 @@ declare
   s uuid;
   n bigint;
 begin
-  select uid into s from subscription where namespace_id = 1 and name = a->>'name';
+  select uid into s from subscription where namespace_id = 1 and name = a->>'name' for update;
   if not found then return refuse('SUBSCRIPTION_NOT_FOUND'); end if;
   delete from dead_letter where subscription_uid = s
     and (jsonb_typeof(a->'ids') = 'null' or id in (select x::uuid from jsonb_array_elements_text(case jsonb_typeof(a->'ids') when 'array' then a->'ids' else '[]' end) x));
   get diagnostics n = row_count;
-  return done(jsonb_build_object('count', n));
+  -- There is room again, which whoever works on it learns when he begins.
+  update subscription set claim_generation = claim_generation + 1, claim_until = null, next_attempt_at = null where uid = s;
+  return done(jsonb_build_object('count', n), '{"type":60}');
 end $$;
 
 -- A dead letter was delivered once more. args: uid, claim, id; `problem`: it was refused again, else it is gone.

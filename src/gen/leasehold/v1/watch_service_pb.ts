@@ -388,7 +388,7 @@ export const EventType = {
   KEYRING_ROTATED: 43,
 
   /**
-   * A durable subscription was written, paused, resumed or deleted, or its dead letters are delivered once more.
+   * A durable subscription was written, paused, resumed or deleted, or its dead letters are to be delivered once more or were thrown away.
    *
    * @generated from enum value: EVENT_TYPE_SUBSCRIPTION_CHANGED = 60;
    */
