@@ -10,7 +10,7 @@ const steps: [name: string, run: () => boolean][] = [
   ["api format", () => run("buf", "format", "--diff", "--exit-code", "proto")],
   ["api compatible with the last commit", compatible],
   ["generated code is current", generatedIsCurrent],
-  ["format", () => run("oxfmt", "--check", "src", "test", "bench", "scripts")],
+  ["format", () => run("oxfmt", "--check", "src", "test", "bench", "scripts", "examples")],
   ["lint", () => run("oxlint", "--type-aware", "--deny-warnings")],
   ["types", () => run("tsc", "-p", "tsconfig.json")],
   ["dead code", () => run("knip")],

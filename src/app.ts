@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { Capability } from "./model/capability.ts";
 import { LateAudit } from "./audit/late.ts";
 import { AuditChains } from "./audit/chains.ts";
 import { Fingerprints } from "./audit/fingerprint.ts";
@@ -23,6 +24,7 @@ import { revokeLeasesWork } from "./leases/revoke-many.ts";
 import { DEFAULT_LEASE_SETTINGS } from "./leases/settings.ts";
 import { Operations } from "./operations/operations.ts";
 import { rewrapWork } from "./operations/rewrap.ts";
+import { retryUnseal } from "./retry-unseal.ts";
 import { bootstrapAdministrators } from "./policy/bootstrap.ts";
 import { PolicyLoader } from "./policy/loader.ts";
 import { createPolicyStore } from "./policy/store.ts";
@@ -37,12 +39,14 @@ import { RequestKeys } from "./rpc/request-key.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { auditService } from "./rpc/services/audit.ts";
 import { credentialService } from "./rpc/services/credentials.ts";
+import { render } from "./rpc/services/delivery-message.ts";
 import { identityService } from "./rpc/services/identity.ts";
 import { leaseService } from "./rpc/services/leases.ts";
 import { operationService } from "./rpc/services/operations.ts";
 import { operatorService } from "./rpc/services/operator.ts";
 import { policyService } from "./rpc/services/policies.ts";
 import { secretService } from "./rpc/services/secrets.ts";
+import { subscriptionService } from "./rpc/services/subscriptions.ts";
 import { watchService } from "./rpc/services/watch.ts";
 import { SERVICES } from "./rpc/methods.ts";
 import { DueIndex } from "./schedule/due-index.ts";
@@ -60,6 +64,7 @@ import { LateCommitter } from "./store/late-committer.ts";
 import { LedgerClock } from "./store/ledger-clock.ts";
 import { migrate } from "./store/migrate.ts";
 import { openState, type StoreState } from "./store/state.ts";
+import { createSubscriptions } from "./subscriptions/subscriptions.ts";
 import { startTelemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
 import { Feed } from "./watch/feed.ts";
@@ -75,7 +80,6 @@ export interface App {
 }
 
 /** Start-up and shutdown times, milliseconds. */
-const UNSEAL_RETRY_MS = 5000;
 const HEALTH_MS = 1000;
 /** Not serving once the feed has not reached the store for so long. */
 const STALE_MS = 10_000;
@@ -182,17 +186,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   operations.register(rewrapWork(db, keyring, log));
   operations.register(ledger.scan);
-  operations.register(
-    revokeLeasesWork(
-      db,
-      ledger.revoker,
-      (id, path) => {
-        const principal = parseSpiffeId(id);
-        return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
-      },
-      serving,
-    ),
-  );
+  const may = (id: string, capability: Capability, path: string): boolean => {
+    const principal = parseSpiffeId(id);
+    return principal !== undefined && policies.current.decide(principal, capability, path) === "allow";
+  };
+  operations.register(revokeLeasesWork(db, ledger.revoker, (id, path) => may(id, "revoke", path), serving));
+  const mayWatch = (id: string, path: string): boolean => may(id, "watch", path);
+  const subscriptions = createSubscriptions({ db, keyring, committer, feed, mayWatch, settings: config.subscriptions, render, log, metrics });
   const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
   const pages = new PageTokens(new TokenBox(keyring, "page-token"));
@@ -241,6 +241,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests)),
     ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
     ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
+    ...pipeline.bind(
+      SERVICES.SubscriptionService,
+      subscriptionService({ db, subscriptions, access, freshness: feed, pages, requests, parsePrincipal: parseSpiffeId }),
+    ),
     ...pipeline.bind(
       SERVICES.PolicyService,
       policyService({ db, store: policies, committer, freshness: feed, resources, pages, requests, parsePrincipal: parseSpiffeId }),
@@ -307,10 +311,12 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ledger.clockwork.start();
     ledger.pool.start();
     operations.look();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger, logins, config.changes.keepMs), log);
+    subscriptions.start();
+    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger, logins, config.changes).concat(subscriptions.jobs), log);
     jobs.start();
     stops.push(
       () => operations.stop(),
+      () => subscriptions.stop(),
       () => ledger.pool.stop(),
       () => ledger.clockwork.stop(),
       () => jobs.stop(),
@@ -353,27 +359,6 @@ async function checkStore(config: Config, log: Log): Promise<StoreState> {
   } finally {
     await single.close();
   }
-}
-
-function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stops: (() => Promise<void>)[]): void {
-  log.error({ problem: keyring.problem }, "the keyring does not open: every call is answered SEALED");
-  let trying = false;
-  const again = async (): Promise<void> => {
-    if (trying || !(await keyring.unseal())) return;
-    trying = true;
-    try {
-      await open();
-      clearInterval(timer);
-      log.info("the keyring is open: serving");
-    } finally {
-      trying = false;
-    }
-  };
-  const timer = setInterval(
-    () => void again().catch((error: Error) => log.error({ error: error.message }, "the keyring could not be tried again")),
-    UNSEAL_RETRY_MS,
-  );
-  stops.push(async () => clearInterval(timer));
 }
 
 function once(run: () => Promise<void>): () => Promise<void> {

@@ -3,6 +3,7 @@ import { dirname, isAbsolute, resolve } from "node:path";
 import { parse } from "yaml";
 import type { FieldViolation } from "./base/errors.ts";
 import { configError, Section } from "./config-reader.ts";
+import type { KeepChanges } from "./store/changes.ts";
 import type { StoreConfig } from "./store/db.ts";
 
 /** Everything an operator sets in the file or the environment. Times are milliseconds; paths are absolute. */
@@ -24,7 +25,18 @@ export interface Config {
     readonly rateBurst: number;
   };
   readonly leases: { readonly graceMs: number; readonly sweepMs: number };
-  readonly changes: { readonly keepMs: number };
+  readonly changes: KeepChanges;
+  readonly subscriptions: {
+    /** Whether a sink may be reached without TLS elsewhere than on a loopback address. */
+    readonly allowPlaintext: boolean;
+    /** Where sinks may be: host names, or `*.` and a domain; empty: anywhere. */
+    readonly hosts: readonly string[];
+    readonly retryMinMs: number;
+    readonly retryMaxMs: number;
+    readonly claimMs: number;
+    /** Of one subscription, which then stands still. */
+    readonly maxDeadLetters: number;
+  };
   readonly drainMs: number;
   /** Who may do everything while there is no policy at all. */
   readonly administrators: readonly string[];
@@ -89,6 +101,7 @@ function read(root: Section, file: (path: string) => string): Config {
     limits: limits(root.section("limits")),
     leases: leases(root.section("leases")),
     changes: changes(root.section("changes")),
+    subscriptions: subscriptions(root.section("subscriptions")),
     drainMs: root.time("drain", "15s", 0, 600_000),
     administrators: root.texts("administrators"),
   };
@@ -207,7 +220,26 @@ function leases(section: Section): Config["leases"] {
 }
 
 function changes(section: Section): Config["changes"] {
-  const result = { keepMs: section.time("keep", "7d", 60_000, 3650 * DAY) };
+  const result = {
+    keepMs: section.time("keep", "7d", 60_000, 3650 * DAY),
+    keepForSubscriptionsMs: section.time("keep_for_subscriptions", "30d", 60_000, 3650 * DAY),
+    maxForSubscriptions: section.whole("max_for_subscriptions", 10_000_000, 1000, 10_000_000_000),
+  };
+  section.end();
+  return result;
+}
+
+function subscriptions(section: Section): Config["subscriptions"] {
+  const result = {
+    allowPlaintext: section.flag("allow_plaintext", false),
+    hosts: section.texts("hosts"),
+    retryMinMs: section.time("retry_min", "1s", 10, 60_000),
+    retryMaxMs: section.time("retry_max", "5m", 10, DAY),
+    claimMs: section.time("claim", "15s", 500, 300_000),
+    maxDeadLetters: section.whole("max_dead_letters", 10_000, 1, 1_000_000),
+  };
+  for (const host of result.hosts)
+    if (!/^(\*\.)?[a-z0-9]([a-z0-9.:-]*[a-z0-9])?$/.test(host)) section.wrong("hosts", "must be lower-case host names, addresses, or *. and a domain");
   section.end();
   return result;
 }

@@ -6,7 +6,7 @@ import type { Operations } from "./operations/operations.ts";
 import type { Job } from "./schedule/jobs.ts";
 import type { SecretWriter } from "./secrets/write.ts";
 import { ensurePartitions } from "./store/audit.ts";
-import { pruneChanges } from "./store/changes.ts";
+import { type KeepChanges, pruneChanges } from "./store/changes.ts";
 import type { Db } from "./store/db.ts";
 import { pruneLeases, pruneRequests } from "./store/leases.ts";
 import { pruneOperations } from "./store/operations.ts";
@@ -20,14 +20,14 @@ const HOUR = 60 * MINUTE;
 const BATCH = 1000;
 const PARTITION_DAYS = 8;
 
-/** What is done at intervals, by every replica; each bears company. @param keepChangesMs how long the change log is kept. */
+/** What is done at intervals, by every replica; each bears company. */
 export function housekeeping(
   db: Db,
   secrets: SecretWriter,
   operations: Operations,
   { gate, scans }: { readonly gate: TargetGate; readonly scans: ScanSchedule },
   logins: LoginRotator,
-  keepChangesMs: number,
+  keepChanges: KeepChanges,
 ): Job[] {
   return [
     { name: "purge-secrets", everyMs: 10 * SECOND, run: () => purgeSecrets(db, secrets) },
@@ -42,7 +42,7 @@ export function housekeeping(
     { name: "witness", everyMs: 30 * SECOND, run: () => gate.lookAgain() },
     { name: "prune-requests", everyMs: MINUTE, run: () => pruneRequests(db, BATCH) },
     { name: "prune-leases", everyMs: MINUTE, run: () => pruneLeases(db, 5 * BATCH, 10 * SECOND) },
-    { name: "prune-changes", everyMs: MINUTE, run: () => pruneChanges(db, keepChangesMs, 10 * BATCH) },
+    { name: "prune-changes", everyMs: MINUTE, run: () => pruneChanges(db, keepChanges, 10 * BATCH) },
     { name: "prune-operations", everyMs: HOUR, run: () => pruneOperations(db) },
     { name: "prune-findings", everyMs: HOUR, run: () => pruneFindings(db) },
     { name: "prune-marks", everyMs: HOUR, run: () => pruneMarks(db) },

@@ -21,6 +21,8 @@ import {
 } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { type Policy, PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
 import { PutSecretRequestSchema, SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
+import { type RedisStreamSink, type Subscription, SubscriptionSchema } from "../gen/leasehold/v1/subscription_pb.ts";
+import { SubscriptionService } from "../gen/leasehold/v1/subscription_service_pb.ts";
 import type { Client } from "../client/client.ts";
 import { CallError } from "../client/errors.ts";
 import type { PlainValue } from "./data.ts";
@@ -38,7 +40,7 @@ export interface Manifest {
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-export const KINDS = ["Policy", "Target", "Role", "Secret"] as const;
+export const KINDS = ["Policy", "Target", "Role", "Secret", "Subscription"] as const;
 export type Kind = (typeof KINDS)[number];
 
 /** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles. Throws UsageError. */
@@ -107,7 +109,44 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
     }
     case "Secret":
       return applySecret(client, manifest, dryRun);
+    case "Subscription":
+      return applySubscription(client, messageOf(SubscriptionSchema, manifest), dryRun);
   }
+}
+
+async function applySubscription(client: Client, subscription: Subscription, dryRun: boolean): Promise<{ readonly name: string; readonly applied: Applied }> {
+  const stored = (await found(client.call(SubscriptionService.method.getSubscription, { path: `subscriptions/${subscription.name}` })))?.subscription;
+  const { sink } = subscription;
+  // Secrets can't be compared: the broker does not show them. A document that holds one writes it.
+  const secret =
+    (sink.case === "webhook" && (sink.value.signingSecret !== undefined || Object.keys(sink.value.secretHeaders).length > 0)) ||
+    (sink.case === "redisStream" && sink.value.password !== undefined);
+  const wanted = withSubscriptionDefaults(subscription, stored);
+  const applied = stored !== undefined && secret ? "updated" : compare(SubscriptionSchema, wanted, stored);
+  if (applied !== "unchanged")
+    await client.call(SubscriptionService.method.putSubscription, { subscription, dryRun, etag: stored?.etag ?? "", requestId: randomUUID() });
+  return { name: `subscriptions/${subscription.name}`, applied };
+}
+
+/** As the broker stores it. An owner that is left out is whoever wrote it, and stays when nothing else changes. */
+function withSubscriptionDefaults(message: Subscription, stored: Subscription | undefined): Subscription {
+  const filled = clone(SubscriptionSchema, message);
+  filled.start ||= 1;
+  filled.onLoss ||= 1;
+  filled.maxBatch ||= 100;
+  filled.owner ||= stored?.owner ?? "";
+  filled.types = [...new Set(filled.types)].sort((a, b) => a - b);
+  const { sink } = filled;
+  if (sink.case === "webhook") {
+    sink.value.timeout ??= durationFromMs(10_000);
+    sink.value.maxRefusals ||= 5;
+  } else if (sink.case === "redisStream") {
+    const value: RedisStreamSink = sink.value;
+    value.tlsMode ||= TlsMode.VERIFY_FULL;
+    value.maxLength ||= 1_000_000n;
+    value.timeout ??= durationFromMs(5000);
+  }
+  return filled;
 }
 
 /** `{kind: Secret, path, data: {key: text, other: {base64: ...}}}`, as `secret get -o yaml` prints data. */
@@ -135,12 +174,13 @@ function valueOf(value: unknown, key: string, source: string): PlainValue {
 export function manifestOf(kind: "Policy", message: Policy): JsonObject;
 export function manifestOf(kind: "Target", message: Target): JsonObject;
 export function manifestOf(kind: "Role", message: Role): JsonObject;
-export function manifestOf(kind: Kind, message: Policy | Target | Role): JsonObject {
-  const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : RoleSchema;
+export function manifestOf(kind: "Subscription", message: Subscription): JsonObject;
+export function manifestOf(kind: Kind, message: Policy | Target | Role | Subscription): JsonObject {
+  const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : kind === "Role" ? RoleSchema : SubscriptionSchema;
   return { kind, ...inputOf(schema, message) };
 }
 
-const OUTPUT_ONLY = ["uid", "etag", "updateTime", "updatedBy"];
+const OUTPUT_ONLY = ["uid", "etag", "updateTime", "updatedBy", "status"];
 
 function inputOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonObject {
   const json = toJson(schema, message) as JsonObject;

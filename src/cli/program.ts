@@ -12,6 +12,7 @@ import { addPolicyCommands } from "./policy.ts";
 import { addReconcileCommands } from "./reconcile.ts";
 import { addSecretCommands } from "./secret.ts";
 import { addServeCommands } from "./serve.ts";
+import { addSubscriptionCommands } from "./subscription.ts";
 import { addTargetCommands } from "./target.ts";
 import { addWatchCommand } from "./watch.ts";
 
@@ -47,6 +48,7 @@ export function buildProgram(): Command {
     addSecretCommands,
     addLeaseCommands,
     addWatchCommand,
+    addSubscriptionCommands,
     addPolicyCommands,
     addApplyCommands,
     addAuditCommands,

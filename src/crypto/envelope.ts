@@ -19,7 +19,7 @@ const HEADER_BYTES = 6;
 const OVERHEAD = HEADER_BYTES + SALT_BYTES + IV_BYTES + TAG_BYTES;
 const GCM = { authTagLength: TAG_BYTES } as const;
 
-export type SealedKind = "secret" | "lease" | "target" | "page-token";
+export type SealedKind = "secret" | "lease" | "target" | "subscription" | "page-token";
 
 /** Where a value belongs. */
 export interface Binding {

@@ -23,3 +23,4 @@ export const POLICY_CHANGED = 40;
 export const TARGET_CHANGED = 41;
 export const ROLE_CHANGED = 42;
 export const KEYRING_ROTATED = 43;
+export const SUBSCRIPTION_CHANGED = 60;

@@ -8,7 +8,7 @@ const MAX_BYTES = 512;
 const MAX_SEGMENTS = 32;
 const SEGMENT = /^[A-Za-z0-9._-]+$/;
 
-export const ROOTS = ["secrets", "credentials", "leases", "policies", "targets", "roles", "operations", "rotations", "audit", "sys"] as const;
+export const ROOTS = ["secrets", "credentials", "leases", "policies", "targets", "roles", "operations", "rotations", "subscriptions", "audit", "sys"] as const;
 export type Root = (typeof ROOTS)[number];
 
 /** True for a canonical path of at least two segments below a known root. */

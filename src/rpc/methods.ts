@@ -7,6 +7,7 @@ import { OperationService } from "../gen/leasehold/v1/operation_service_pb.ts";
 import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
 import { SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
+import { SubscriptionService } from "../gen/leasehold/v1/subscription_service_pb.ts";
 import { WatchService } from "../gen/leasehold/v1/watch_service_pb.ts";
 import type { Capability } from "../model/capability.ts";
 import type { Root } from "../model/path.ts";
@@ -17,6 +18,7 @@ export const SERVICES = {
   CredentialService,
   LeaseService,
   WatchService,
+  SubscriptionService,
   PolicyService,
   AuditService,
   OperatorService,
@@ -145,6 +147,24 @@ export const METHODS = {
   },
   WatchService: {
     watch: { capability: "watch", resource: { kind: "set", scopes: (r) => r.paths }, rate: "stream", audit: "read" },
+  },
+  SubscriptionService: {
+    putSubscription: {
+      capability: "write",
+      resource: { kind: "path", root: "subscriptions", of: (r) => `subscriptions/${r.subscription?.name ?? ""}` },
+      rate: "admin",
+      audit: "change",
+    },
+    getSubscription: { capability: "describe", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "read", audit: "read" },
+    listSubscriptions: { capability: "list", resource: { kind: "set", scopes: () => ["subscriptions/"] }, rate: "list", audit: "read" },
+    deleteSubscription: { capability: "delete", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "admin", audit: "change" },
+    pauseSubscription: { capability: "write", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "admin", audit: "change" },
+    resumeSubscription: { capability: "write", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "admin", audit: "change" },
+    consume: { capability: "watch", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "stream", audit: "read" },
+    acknowledge: { capability: "watch", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "write", audit: "change" },
+    listDeadLetters: { capability: "describe", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "list", audit: "read" },
+    replayDeadLetters: { capability: "write", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "admin", audit: "change" },
+    discardDeadLetters: { capability: "delete", resource: { kind: "path", root: "subscriptions", of: (r) => r.path }, rate: "admin", audit: "change" },
   },
   PolicyService: {
     putPolicy: {

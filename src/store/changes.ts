@@ -69,16 +69,32 @@ export async function bumpEpoch(db: Db, seenEpoch: number): Promise<void> {
   await db.query(BUMP, [seenEpoch]);
 }
 
+/** How long the change log is kept. */
+export interface KeepChanges {
+  /** At least, in milliseconds. */
+  readonly keepMs: number;
+  /** As long as a durable subscription has not acknowledged them, changes are kept longer: up to this age, in milliseconds, */
+  readonly keepForSubscriptionsMs: number;
+  /** and up to so many of them. */
+  readonly maxForSubscriptions: number;
+}
+
+// Both conditions hold for the oldest rows and not for newer ones, so the first `limit` rows are all that is looked at. The change at a cursor stays with it: after a failover it shows whether the new history has it too.
 const PRUNE = {
   name: "change_prune",
-  text: `with floor as (select max(revision) as revision from (select revision from change_log where at < leasehold_now() - $1 * interval '1 ms' and revision < (select max(revision) from change_log) order by revision limit $2) old),
+  text: `with head as (select max(revision) as revision from change_log),
+           held as (select min(revision) as revision from subscription where lost is null),
+           floor as (select max(old.revision) as revision from (select revision, at from change_log order by revision limit $2) old, head, held
+             where old.revision < head.revision and old.at < leasehold_now() - $1 * interval '1 ms'
+               and (held.revision is null or old.revision < held.revision or old.at < leasehold_now() - $3 * interval '1 ms' or old.revision <= head.revision - $4::bigint)),
            raised as (update store_state set floor_revision = greatest(floor_revision, floor.revision) from floor where floor.revision is not null),
            gone as (delete from change_log using floor where change_log.revision <= floor.revision returning 1)
          select count(*) as pruned from gone`,
 };
 
-/** Removes changes older than `keepMs`, at most `limit`, and raises the floor in the same statement. The newest row always stays: revisions count on from it. */
-export async function pruneChanges(db: Db, keepMs: number, limit: number): Promise<number> {
-  const [row] = await db.query<{ pruned: number }>(PRUNE, [keepMs, limit]);
+/** Removes changes older than `keepMs`, at most `limit`, and raises the floor in the same statement; above the cursor of the durable subscription that is farthest behind, within its bounds. The newest row always stays: revisions count on from it. */
+export async function pruneChanges(db: Db, keep: KeepChanges, limit: number): Promise<number> {
+  const { keepMs, keepForSubscriptionsMs, maxForSubscriptions } = keep;
+  const [row] = await db.query<{ pruned: number }>(PRUNE, [keepMs, limit, Math.max(keepMs, keepForSubscriptionsMs), maxForSubscriptions]);
   return row!.pruned;
 }

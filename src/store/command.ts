@@ -46,7 +46,18 @@ export type CommandKind =
   | "finding.raise"
   | "finding.resolve"
   | "finding.settle"
-  | "target.scan";
+  | "target.scan"
+  | "subscription.put"
+  | "subscription.delete"
+  | "subscription.pause"
+  | "subscription.resume"
+  | "subscription.advance"
+  | "subscription.fail"
+  | "subscription.bury"
+  | "subscription.lose"
+  | "dead_letter.replay"
+  | "dead_letter.discard"
+  | "dead_letter.settle";
 
 /** A change as plain data: what the process's one committer hands to the database. Holds sealed bytes only, never a secret. */
 export interface Command {

@@ -3,7 +3,7 @@ import type { Db } from "./db.ts";
 /** A sealed row, whatever its table, with what its ciphertext is bound to. */
 export interface SealedRow {
   /** `candidate`: the password that the broker's login on a target is being given. */
-  readonly kind: "secret" | "target" | "lease" | "candidate";
+  readonly kind: "secret" | "target" | "lease" | "candidate" | "subscription";
   readonly uid: string;
   readonly version: number;
   readonly sealed: Uint8Array;
@@ -13,7 +13,9 @@ const SOURCES = `
   select 'secret' as kind, secret_uid as uid, version, sealed from secret_version where key_id < $1
   union all select 'target', uid, 0, sealed_password from target where key_id < $1
   union all select 'candidate', uid, 0, pending_password from target where pending_key_id < $1
-  union all select 'lease', id, 0, sealed from lease where key_id < $1`;
+  union all select 'lease', id, 0, sealed from lease where key_id < $1
+
+  union all select 'subscription', uid, 0, sealed from subscription where key_id < $1`;
 const OLD = {
   name: "rewrap_old",
   text: `select * from (${SOURCES}) old where (kind, uid, version) > ($3, $4::uuid, $5::bigint) order by kind, uid, version limit $2`,
@@ -27,6 +29,7 @@ const REPLACE = {
     name: "rewrap_candidate",
     text: "update target set pending_password = $4, pending_key_id = $5 where uid = $1 and $2::bigint = 0 and pending_password = $3",
   },
+  subscription: { name: "rewrap_subscription", text: "update subscription set sealed = $4, key_id = $5 where uid = $1 and $2::bigint = 0 and sealed = $3" },
   lease: { name: "rewrap_lease", text: "update lease set sealed = $4, key_id = $5 where id = $1 and $2::bigint = 0 and sealed = $3" },
 };
 

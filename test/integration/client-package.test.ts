@@ -8,7 +8,7 @@ import { startProgram } from "../support/process.ts";
 import { tempFolder } from "../support/temp.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
-const EXAMPLE = join(ROOT, "docs/examples/client.ts");
+const EXAMPLE = join(ROOT, "examples/client.ts");
 
 describe("leasehold/client, as a program imports it", () => {
   let folder: string;

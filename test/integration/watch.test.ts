@@ -171,7 +171,7 @@ describe("watch, over the wire", () => {
       { url: world.store.url, poolSize: 1, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false },
       createLog("silent"),
     );
-    await pruneChanges(pool, 0, 10_000);
+    await pruneChanges(pool, { keepMs: 0, keepForSubscriptionsMs: 0, maxForSubscriptions: 0 }, 10_000);
     await pool.close();
     const end = await watching(admin(), { paths: ["secrets/**"], resumeToken: watchStart }).ended;
     expect(end?.reason).toBe("REVISION_COMPACTED");

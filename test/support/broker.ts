@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "yaml";
@@ -7,6 +8,7 @@ import { parseConfig } from "../../src/config.ts";
 import { PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { bundle, identity, type LeafName, writeIdentity } from "./pki.ts";
 import { freshDatabase, type TestDatabase } from "./postgres.ts";
+import { type Program, startProgram } from "./process.ts";
 import { tempFolder } from "./temp.ts";
 
 export const APP = "spiffe://acme.test/ns/payments/sa/app";
@@ -16,6 +18,10 @@ export interface TestBroker {
   readonly address: string;
   as(name: LeafName): Client;
   stop(): Promise<void>;
+}
+
+export interface SpawnedBroker extends TestBroker {
+  readonly program: Program;
 }
 
 export interface BrokerOptions {
@@ -30,6 +36,8 @@ export interface TestWorld {
   readonly folder: string;
   readonly kmsKey: string;
   start(options?: BrokerOptions): Promise<TestBroker>;
+  /** In a process of its own, to be killed or frozen; its log is in the program's output. */
+  spawn(options?: Pick<BrokerOptions, "settings">): Promise<SpawnedBroker>;
   close(): Promise<void>;
 }
 
@@ -44,41 +52,55 @@ export async function testWorld(): Promise<TestWorld> {
   const identities = new Map(await Promise.all(NAMES.map(async (name) => [name as LeafName, await identity(name)] as const)));
   const running = new Set<TestBroker>();
   const kmsKey = join(folder, "kms.key");
+  const configText = (settings: Readonly<Record<string, unknown>>): string =>
+    stringify({
+      listen: "127.0.0.1:0",
+      log: { level: "silent" },
+      store: { url: store.url, allow_no_fsync: true },
+      kms: { provider: "file", file: kmsKey, create: true },
+      tls: { certificate: server.certificate, key: server.key, trust: [{ trust_domain: "acme.test", bundle: join(folder, "ca.pem") }] },
+      drain: "2s",
+      administrators: ["spiffe://acme.test/admin"],
+      ...settings,
+    });
+  const brokerAt = (address: string, stop: () => Promise<void>): TestBroker => {
+    const clients = new Map<string, Client>();
+    const broker: TestBroker = {
+      address,
+      as(name) {
+        const known = clients.get(name);
+        if (known !== undefined) return known;
+        const { certificatePem: certificate, keyPem: key } = identities.get(name)!;
+        const client = new Client({ address, certificate, key, ca: caPem, serverName: "localhost" }, 20_000);
+        clients.set(name, client);
+        return client;
+      },
+      stop: async () => {
+        running.delete(broker);
+        for (const client of clients.values()) client.close();
+        await stop();
+      },
+    };
+    running.add(broker);
+    return broker;
+  };
   return {
     store,
     folder,
     kmsKey,
     async start({ settings = {}, env = {} } = {}) {
-      const text = stringify({
-        listen: "127.0.0.1:0",
-        log: { level: "silent" },
-        store: { url: store.url, allow_no_fsync: true },
-        kms: { provider: "file", file: kmsKey, create: true },
-        tls: { certificate: server.certificate, key: server.key, trust: [{ trust_domain: "acme.test", bundle: join(folder, "ca.pem") }] },
-        drain: "2s",
-        administrators: ["spiffe://acme.test/admin"],
-        ...settings,
-      });
-      const app = await startApp(parseConfig(text, {}, folder), env);
-      const clients = new Map<string, Client>();
-      const broker: TestBroker = {
-        address: app.address,
-        as(name) {
-          const known = clients.get(name);
-          if (known !== undefined) return known;
-          const { certificatePem: certificate, keyPem: key } = identities.get(name)!;
-          const client = new Client({ address: app.address, certificate, key, ca: caPem, serverName: "localhost" }, 20_000);
-          clients.set(name, client);
-          return client;
-        },
-        stop: async () => {
-          running.delete(broker);
-          for (const client of clients.values()) client.close();
-          await app.stop();
-        },
-      };
-      running.add(broker);
-      return broker;
+      const app = await startApp(parseConfig(configText(settings), {}, folder), env);
+      return brokerAt(app.address, () => app.stop());
+    },
+    async spawn({ settings = {} } = {}) {
+      const file = join(folder, `config-${randomBytes(4).toString("hex")}.yaml`);
+      writeFileSync(file, configText({ log: { level: "info" }, ...settings }));
+      const program = startProgram(process.execPath, [join(import.meta.dirname, "../../src/main.ts"), "server", "--config", file], { keep: true });
+      const [, address] = await program.says(/"address":"([^"]+)"/);
+      return Object.assign(
+        brokerAt(address!, () => program.killTree()),
+        { program },
+      );
     },
     async close() {
       await Promise.all([...running].map((broker) => broker.stop()));

@@ -24,6 +24,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   secrets: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   leases: ["catalog", "operations", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   watch: ["policy", "audit", "schedule", "crypto", "store", "model", "base"],
+  subscriptions: ["schedule", "crypto", "store", "model", "base"],
   telemetry: ["base"],
   rpc: [
     "gen",
@@ -35,6 +36,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "catalog",
     "operations",
     "watch",
+    "subscriptions",
     "engines",
     "kms",
     "crypto",
@@ -49,7 +51,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
 };
 /** Where the command reaches beyond the wire: running a server, preparing its database, preparing a target. */
 const CLI_MAY_LOAD = ["app", "config", "dev", "store", "engines", "kms"];
-const LEAVES = /^(engines|kms|rotation)\/([^/]+)\//;
+const LEAVES = /^(engines|kms|rotation|subscriptions)\/([^/]+)\//;
 
 interface Import {
   readonly from: string;

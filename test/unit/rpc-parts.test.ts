@@ -24,7 +24,7 @@ describe("the method table", () => {
   });
 
   test("what the proto calls free of side effects is a read, and everything else a change, but for streams and the verifier", () => {
-    const reads = ["watch", "tailAudit", "verifyAudit"];
+    const reads = ["watch", "consume", "tailAudit", "verifyAudit"];
     for (const service of Object.values(SERVICES)) {
       for (const method of service.methods) {
         const rows = METHODS[service.name as keyof typeof METHODS] as Record<string, { audit: string }>;

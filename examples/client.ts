@@ -1,5 +1,5 @@
 // What docs/client.md describes, as a program that is run by test/integration/client-package.test.ts:
-//   node docs/examples/client.ts secrets/demo/smtp credentials/postgres/demo-ro
+//   node examples/client.ts secrets/demo/smtp credentials/postgres/demo-ro
 import { connect } from "leasehold/client";
 
 const [secretPath, rolePath] = process.argv.slice(2);
