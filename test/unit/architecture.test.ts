@@ -21,7 +21,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   schedule: ["store", "crypto", "model", "base"],
   catalog: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   operations: ["audit", "schedule", "crypto", "store", "model", "base"],
-  secrets: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
+  // The stored form of a secret is a message of leasehold.internal.v1.
+  secrets: ["gen", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   leases: ["catalog", "operations", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   rotation: ["catalog", "secrets", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   watch: ["policy", "audit", "schedule", "crypto", "store", "model", "base"],
