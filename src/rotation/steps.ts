@@ -204,7 +204,7 @@ export class Steps {
 
   /** Throws TARGET_UNAVAILABLE `deadline_passed` when it takes too long; whatever it then still does is what the test at the end is for. */
   async #run<S extends CreateStep<unknown>, T>(held: Held, step: S, call: (step: S) => Promise<T>): Promise<T> {
-    const left = held.deadlineAt - Date.now();
+    const left = Math.floor(held.deadlineAt - Date.now());
     if (left <= 0) throw late();
     const signal = AbortSignal.any([AbortSignal.timeout(left), this.#deps.stopping]);
     const running = call({ ...step, signal });
