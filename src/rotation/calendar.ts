@@ -24,10 +24,13 @@ export function calendarProblem(
   } catch {
     return { field: "time_zone", description: "must be a name of the IANA database, such as Europe/Berlin" };
   }
+  // croner takes more: nicknames, dates.
+  const fields = { field: "expression", description: "must have five fields: minute, hour, day of month, month, day of week" } as const;
+  if (rule.expression.split(/\s+/).length !== 5) return fields;
   try {
     if (nextOfCalendar(rule, now) === undefined) return { field: "expression", description: "never comes" };
   } catch {
-    return { field: "expression", description: "must have five fields: minute, hour, day of month, month, day of week" };
+    return fields;
   }
   return undefined;
 }

@@ -32,8 +32,6 @@ export function rotationInput(rotation: Rotation): RotationInput {
 
 function policyOf(policy: PolicyMessage | undefined): RotationPolicy {
   const { schedule, conditions } = policy ?? {};
-  if (schedule?.case === "cron" && schedule.value.expression.trim().split(/\s+/).length !== 5)
-    throw invalid(`${AT}.cron.expression`, "must have five fields: minute, hour, day of month, month, day of week");
   return {
     schedule:
       schedule?.case === "interval"

@@ -1,6 +1,13 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type PasswordPolicy, PasswordPolicySchema } from "../../gen/leasehold/v1/operator_service_pb.ts";
-import { type GeneratedFieldSchema, type GeneratedRotator, type Rotation, type RotationSchema } from "../../gen/leasehold/v1/rotation_service_pb.ts";
+import type {
+  GeneratedFieldSchema,
+  GeneratedRotator,
+  KeyPair_Algorithm as Algorithm,
+  RandomBytes_Encoding as Encoding,
+  Rotation,
+  RotationSchema,
+} from "../../gen/leasehold/v1/rotation_service_pb.ts";
 import { invalid } from "../../base/errors.ts";
 import type { PasswordPolicyConfig } from "../../model/target.ts";
 import type { RotationRecord } from "../../model/rotation.ts";
