@@ -57,10 +57,10 @@ function expiryLook(beforeMs: number | undefined, createdAt: number | undefined,
   return Math.max(expireAt - beforeMs, createdAt + (expireAt - createdAt) / 2);
 }
 
-/** When to look at it after a rotation that ended now, with CURRENT made now. */
-export function lookAfter(policy: RotationPolicy, plan: Plan, now: number, expireAt: number | undefined): number | undefined {
+/** When to look at it after a rotation, by the plan and by CURRENT. */
+export function lookAfter(policy: RotationPolicy, plan: Plan, createdAt: number, expireAt: number | undefined): number | undefined {
   const { maxAgeMs, beforeExpiryMs } = policy.conditions ?? {};
-  return soonest(plan.plannedAt, maxAgeMs === undefined ? undefined : now + maxAgeMs, expiryLook(beforeExpiryMs, now, expireAt));
+  return soonest(plan.plannedAt, maxAgeMs === undefined ? undefined : createdAt + maxAgeMs, expiryLook(beforeExpiryMs, createdAt, expireAt));
 }
 
 function soonest(...times: readonly (number | undefined)[]): number | undefined {

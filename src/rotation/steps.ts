@@ -129,7 +129,7 @@ export class Steps {
     const { moves, settings } = this.#deps;
     const { rotation } = held;
     const plan = { plannedAt: rotation.plannedAt, windowEndsAt: rotation.windowEndsAt };
-    const dueAt = lookAfter(rotation.policy, plan, rotation.now, rotation.secret.expireAt);
+    const dueAt = lookAfter(rotation.policy, plan, rotation.secret.createdAt ?? rotation.now, rotation.secret.expireAt);
     // Written by hand since: that value is not ours to test.
     const step = rotation.secret.current === rotation.pendingVersion ? await this.#candidate(held) : undefined;
     if (step !== undefined) {

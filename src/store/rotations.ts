@@ -163,8 +163,9 @@ export async function pathsCountingReads(db: Db): Promise<string[]> {
 const COUNT = {
   name: "rotation_count_reads",
   text: `update rotation r set reads = case when r.reads_version = $2 then r.reads + $3 else $3 end, reads_version = $2,
-      due_at = case when r.state = 'WAITING' and r.max_reads > 0 and case when r.reads_version = $2 then r.reads + $3 else $3 end >= r.max_reads then least(r.due_at, leasehold_now()) else r.due_at end
-    from secret s where r.namespace_id = 1 and r.path = $1 and s.uid = r.secret_uid and s.current_version = $2`,
+      turn = r.turn + e.enough::integer, due_at = case when e.enough then least(r.due_at, leasehold_now()) else r.due_at end
+    from secret s, rotation q, lateral (select q.state = 'WAITING' and q.max_reads > 0 and case when q.reads_version = $2 then q.reads + $3 else $3 end >= q.max_reads) e (enough)
+    where q.uid = r.uid and r.namespace_id = 1 and r.path = $1 and s.uid = r.secret_uid and s.current_version = $2`,
 };
 
 /** Adds reads of a version, if it is still CURRENT; when there are enough, the rotation is due. */

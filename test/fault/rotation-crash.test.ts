@@ -197,7 +197,7 @@ describe("rotations when workers die, freeze or fail", () => {
     await isWhole(path);
   });
 
-  it("begins by age and by expiry of CURRENT, whoever wrote it, and on a finding about the target", async () => {
+  it("begins by age and by expiry of CURRENT, whoever wrote it", async () => {
     const byAge = await world.account(replica, { conditions: { maxAgeMs: 60 * MINUTE, maxReads: 0, onFinding: false } });
     const byExpiry = await world.account(replica, { conditions: { maxReads: 0, onFinding: false, beforeExpiryMs: 10 * MINUTE } });
     await replica.clockwork.sweep();
@@ -222,5 +222,29 @@ describe("rotations when workers die, freeze or fail", () => {
       });
       expect(await world.settle(replica, path)).toMatchObject({ cause });
     }
+  });
+
+  it("begins when a finding is raised about its target, and about no other", async () => {
+    const uids = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"];
+    for (const [i, uid] of uids.entries())
+      await world.database.query(
+        "insert into target (uid, namespace_id, name, engine, document, generation, updated_at, updated_by) values ($1, 1, $2, 'postgres', '{}', 1, now(), '')",
+        [uid, `t${i}`],
+      );
+    const by = await world.replica();
+    const watchful = { conditions: { maxReads: 0, onFinding: true } };
+    const [mine, other] = [await world.account(by, watchful, { target: "t0" }), await world.account(by, watchful, { target: "t1" })];
+    await by.clockwork.sweep();
+    await world.database.query(
+      "insert into finding (id, namespace_id, kind, target_uid, name, first_seen, last_seen) values (gen_random_uuid(), 1, 'ORPHAN', $1, 'lh_x', leasehold_now(), leasehold_now())",
+      [uids[0]],
+    );
+    await until("it began", async () => {
+      await by.clockwork.sweep();
+      return (await world.rotation(mine)).generation === 1;
+    });
+    expect(await world.settle(by, mine)).toMatchObject({ cause: "finding" });
+    expect((await world.rotation(other)).generation).toBe(0);
+    await isWhole(mine);
   });
 });

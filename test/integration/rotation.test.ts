@@ -6,6 +6,7 @@ import { type Rotation, Rotation_State as State, RotationSchema, RotationService
 import { SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
 import { fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { CallError } from "../../src/client/errors.ts";
+import { applyManifest, manifestOf, parseManifests } from "../../src/cli/manifest.ts";
 import { APP, testWorld, type TestBroker, type TestWorld, texts } from "../support/broker.ts";
 import { until } from "../support/until.ts";
 
@@ -193,7 +194,7 @@ describe("rotations, over the wire", () => {
     expect(await reasonOf(broker.as("app").call(method.getRotation, { path: "rotations/secrets/payments/other" }))).toBe("PERMISSION_DENIED");
   });
 
-  it("begins when CURRENT was read often enough, and when a finding is raised", async () => {
+  it("begins when CURRENT was read often enough", async () => {
     const path = "secrets/r/reads";
     await put(path, { policy: { conditions: { maxReads: "3" } } });
     await rotated(path, 1);
@@ -206,6 +207,32 @@ describe("rotations, over the wire", () => {
       },
       30_000,
     );
+  });
+
+  it("a manifest is created, then unchanged; what get prints is one that apply takes back", async () => {
+    const path = "secrets/r/manifest";
+    const text = `
+kind: Rotation
+path: rotations/${path}
+policy:
+  cron: { expression: "0 3 * * SUN", window: 7200s }
+  jitter: 3600s
+  conditions: { maxAge: 2592000s, onFinding: true }
+generated:
+  fields:
+    - { name: token, random: { size: 32 } }
+    - { name: key, keyPair: {} }
+    - { name: password, password: { length: 40, minUpper: 2 } }
+    - { name: plain, password: {} }
+`;
+    const [manifest] = parseManifests(text, "test");
+    expect(await applyManifest(admin(), manifest!, true)).toEqual({ name: `rotations/${path}`, applied: "created" });
+    expect(await applyManifest(admin(), manifest!, false)).toMatchObject({ applied: "created" });
+    await rotated(path, 1);
+    expect(await applyManifest(admin(), manifest!, false)).toMatchObject({ applied: "unchanged" });
+    const { kind: _, ...body } = manifestOf("Rotation", await rotation(path));
+    expect(await applyManifest(admin(), { kind: "Rotation", body, source: "get" }, false)).toMatchObject({ applied: "unchanged" });
+    expect((await rotation(path)).etag).toBe("1");
   });
 
   it("goes with its rotation's deletion, not with the secret's value", async () => {

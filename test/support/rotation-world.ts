@@ -48,6 +48,7 @@ function tableRotator(database: TestDatabase, outside: Outside): RotatorDefiniti
     abilities: { candidateFromOutside: false, overlap: false, fencing: false, startsFromNothing: false, touchesOutside: true, ...outside.abilities },
     check: () => [],
     needs: () => [],
+    target: (config) => (config as { readonly target?: string }).target,
     open: () => ({
       async create({ current }) {
         return { data: new Map([...current!, ["password", { kind: "text", value: Sensitive.text(randomBytes(12).toString("hex")) }]]) };
@@ -80,7 +81,7 @@ export interface RotationWorld {
   /** Moves the ledger's clock; nothing sleeps. */
   advance(ms: number): Promise<void>;
   /** A secret with a password that the outside accepts, under rotation. */
-  account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number }): Promise<string>;
+  account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number; readonly target?: string }): Promise<string>;
   rotation(path: string): Promise<RotationRecord>;
   /** What CURRENT says. */
   password(path: string): Promise<string>;
@@ -138,6 +139,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
       const tail = { chain: randomUUID(), batch: 0, seq: 0, head: "00".repeat(32) };
       const committer = new GroupCommitter(config, tail, { fingerprint: (value) => value, committed: () => {} }, log);
       const catalog = new Catalog(db);
+      await catalog.reset();
       const targets = new OpenTargets(
         db,
         keyring,
@@ -187,13 +189,13 @@ export async function rotationWorld(): Promise<RotationWorld> {
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${body} $$`);
       for (const clock of clocks) clock.observe(Date.now() + offset, Date.now(), Date.now());
     },
-    async account(by, policy = {}, { maxCandidateFailures = 5 } = {}) {
+    async account(by, policy = {}, { maxCandidateFailures = 5, target } = {}) {
       const path = `secrets/accounts/${randomUUID()}`;
       const data: SecretData = new Map([["password", { kind: "text", value: Sensitive.text("first") }]]);
       const options = { expectedVersion: undefined, notBefore: undefined, expireAt: undefined };
       await by.secrets.put(path, encodePayload(data), options, rotationActor("SecretService/PutSecret"), undefined);
       await database.query("insert into outside (account, password, sets) values ($1, 'first', 0)", [path]);
-      await by.writer.put({ path, rotator: "table", policy, maxCandidateFailures, config: {} }, "", false, false, {
+      await by.writer.put({ path, rotator: "table", policy, maxCandidateFailures, config: target === undefined ? {} : { target } }, "", false, false, {
         actor: rotationActor(),
         request: undefined,
       });

@@ -1,4 +1,5 @@
 -- Rotations: what gives a secret a new value by itself. `turn` is the fence of the ledger: every claim and every move counts it, so that of two workers the one with the older number changes nothing any more.
+-- (So does whoever makes a waiting one due: a worker that is just deciding that nothing is would overwrite that.)
 -- `generation` is the fence of the outside: it grows with every candidate. States and steps: src/model/rotation.ts.
 
 -- The candidate under way: committed and sealed before the outside hears of it.
@@ -62,7 +63,7 @@ alter table finding drop constraint if exists finding_kind_check;
 
 create function rotation_found() returns trigger language plpgsql as $$
 begin
-  update rotation set finding_at = new.first_seen, due_at = new.first_seen
+  update rotation set finding_at = new.first_seen, due_at = new.first_seen, turn = turn + 1
     where on_finding and state = 'WAITING' and target <> '' and target = (select name from target where uid = new.target_uid);
   return null;
 end $$;
@@ -91,7 +92,7 @@ begin
     update secret set latest_version = v, current_version = v, previous_version = s.current_version, generation = generation + 1, updated_at = t
       where uid = s.uid;
     delete from secret_version where secret_uid = s.uid and version <= v - s.max_versions and version not in (s.current_version, s.pending_version);
-    update rotation set due_at = t where secret_uid = s.uid and state = 'WAITING' and follows_current;
+    update rotation set due_at = t, turn = turn + 1 where secret_uid = s.uid and state = 'WAITING' and follows_current;
   end if;
   insert into secret_version (secret_uid, version, sealed, key_id, created_at, created_by, not_before, expire_at)
     values ((a->>'uid')::uuid, v, decode(a->>'sealed', 'base64'), (a->>'key_id')::integer, t, c->'actor'->>'principal',
@@ -133,7 +134,7 @@ begin
   if not found or s.purge_at <= t then return refuse('SECRET_NOT_FOUND'); end if;
   if s.deleted_at is null then return refuse('VERSION_MISMATCH', '{"actual":"not deleted"}'); end if;
   update secret set deleted_at = null, purge_at = null, generation = generation + 1, updated_at = t where uid = s.uid;
-  update rotation set due_at = t where secret_uid = s.uid and state <> 'ABORTED';
+  update rotation set due_at = t, turn = turn + 1 where secret_uid = s.uid and state <> 'ABORTED';
   return done('{}', jsonb_build_object('type', 7, 'version', s.current_version));
 end $$;
 
@@ -179,9 +180,9 @@ begin
     if etag not in ('', '*', r.edition::text) then return refuse('VERSION_MISMATCH', jsonb_build_object('actual', r.edition::text)); end if;
     if (a->>'edition')::bigint <> r.edition then return refuse('STALE'); end if;
     if (a->>'restarts')::boolean and r.state = 'RUNNING' and r.step <> 'CREATE' then return refuse('ROTATION_IN_PROGRESS', jsonb_build_object('step', r.step)); end if;
-    update rotation set rotator = a->>'rotator', target = a->>'target', document = (a->>'document')::json, edition = edition + 1,
-        planned_at = case when (a->>'planned')::boolean then (a->>'planned_at')::timestamptz else planned_at end,
-        window_ends_at = case when (a->>'planned')::boolean then (a->>'window_ends_at')::timestamptz else window_ends_at end,
+    update rotation set rotator = a->>'rotator', target = a->>'target', document = (a->>'document')::json, edition = edition + 1, turn = turn + 1,
+        planned_at = case when state = 'ABORTED' then null when (a->>'planned')::boolean then (a->>'planned_at')::timestamptz else planned_at end,
+        window_ends_at = case when state = 'ABORTED' then null when (a->>'planned')::boolean then (a->>'window_ends_at')::timestamptz else window_ends_at end,
         max_reads = (a->>'max_reads')::bigint, on_finding = (a->>'on_finding')::boolean, follows_current = (a->>'follows_current')::boolean,
         due_at = case when state = 'WAITING' then t else due_at end, updated_at = t, updated_by = c->'actor'->>'principal'
       where uid = r.uid returning * into r;
