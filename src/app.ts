@@ -40,6 +40,7 @@ import { RpcServer } from "./rpc/server.ts";
 import { auditService } from "./rpc/services/audit.ts";
 import { credentialService } from "./rpc/services/credentials.ts";
 import { render } from "./rpc/services/delivery-message.ts";
+import { rotationService } from "./rpc/services/rotations.ts";
 import { identityService } from "./rpc/services/identity.ts";
 import { leaseService } from "./rpc/services/leases.ts";
 import { operationService } from "./rpc/services/operations.ts";
@@ -49,6 +50,9 @@ import { secretService } from "./rpc/services/secrets.ts";
 import { subscriptionService } from "./rpc/services/subscriptions.ts";
 import { watchService } from "./rpc/services/watch.ts";
 import { SERVICES } from "./rpc/methods.ts";
+import { ReadCounter } from "./rotation/reads.ts";
+import { createRotations } from "./rotation/rotations.ts";
+import { DEFAULT_ROTATION_SETTINGS } from "./rotation/settings.ts";
 import { DueIndex } from "./schedule/due-index.ts";
 import { Jobs } from "./schedule/jobs.ts";
 import { Nudge } from "./schedule/nudge.ts";
@@ -138,8 +142,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const policies = createPolicyStore();
   const catalog = new Catalog(db);
   const reader = new SecretReader(db, keyring, clock);
+  const rotated = new ReadCounter(db);
+  reader.onRead = (path, version) => rotated.count(path, version);
   const hub = new Hub();
-  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader), keyringApplier(keyring)], log);
+  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader), keyringApplier(keyring), rotated], log);
   feed.listen(hub);
   metrics.observe("leasehold_revision", "Newest revision this process has applied.", () => feed.applied);
   metrics.observe("leasehold_watches", "Open watches.", () => hub.size);
@@ -169,20 +175,12 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const operations = new Operations(db, committer, log);
   let admission: Pipeline["admission"] | undefined;
   const serving = (): boolean => (admission?.calls ?? 0) > 0;
+  const domain = { db, clock, catalog, targets, keyring, committer, instance: state.instance, sweepMs: config.leases.sweepMs, log, metrics };
   const ledger = createLedger({
-    db,
-    clock,
-    catalog,
-    targets,
-    keyring,
-    committer,
+    ...domain,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance)),
-    instance: state.instance,
     settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
-    sweepMs: config.leases.sweepMs,
     serving,
-    log,
-    metrics,
   });
   operations.register(rewrapWork(db, keyring, log));
   operations.register(ledger.scan);
@@ -193,6 +191,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   operations.register(revokeLeasesWork(db, ledger.revoker, (id, path) => may(id, "revoke", path), serving));
   const mayWatch = (id: string, path: string): boolean => may(id, "watch", path);
   const subscriptions = createSubscriptions({ db, keyring, committer, feed, mayWatch, settings: config.subscriptions, render, log, metrics });
+  const rotations = createRotations({
+    ...domain,
+    reads: rotated,
+    index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance), "due-rotations"),
+    gate: (uid) => ledger.gate.check(uid),
+    settings: DEFAULT_ROTATION_SETTINGS,
+  });
   const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
   const pages = new PageTokens(new TokenBox(keyring, "page-token"));
@@ -238,7 +243,8 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   const methods = [
     ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: secrets, pages, requests, freshness: feed })),
-    ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests)),
+    ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests, { db, reader, rotators: rotations.rotators, freshness: feed })),
+    ...pipeline.bind(SERVICES.RotationService, rotationService(db, rotations, pages, requests)),
     ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
     ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
     ...pipeline.bind(
@@ -310,15 +316,17 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     nudge?.onNudge(() => feed.nudge());
     ledger.clockwork.start();
     ledger.pool.start();
+    rotations.clockwork.start();
     operations.look();
     subscriptions.start();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger, logins, config.changes).concat(subscriptions.jobs), log);
+    const jobs = new Jobs([...housekeeping(db, secrets, operations, ledger, logins, config.changes), ...subscriptions.jobs, ...rotations.jobs], log);
     jobs.start();
     stops.push(
       () => operations.stop(),
       () => subscriptions.stop(),
       () => ledger.pool.stop(),
       () => ledger.clockwork.stop(),
+      () => rotations.stop(),
       () => jobs.stop(),
     );
     pipeline.admission.sealed = false;

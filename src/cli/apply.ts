@@ -4,6 +4,7 @@ import type { JsonObject } from "@bufbuild/protobuf";
 import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
 import { SubscriptionService } from "../gen/leasehold/v1/subscription_service_pb.ts";
+import { RotationService } from "../gen/leasehold/v1/rotation_service_pb.ts";
 import type { Client } from "../client/client.ts";
 import { bareName, withClient } from "./context.ts";
 import { UsageError } from "./exit.ts";
@@ -14,7 +15,7 @@ import { allPages } from "./secret.ts";
 export function addApplyCommands(program: Command): void {
   program
     .command("apply")
-    .description("make the broker's policies, targets, roles, secrets and subscriptions those of YAML documents")
+    .description("make the broker's policies, targets, roles, secrets, rotations and subscriptions those of YAML documents")
     .requiredOption("-f, --file <path>", "a file, or a folder of .yaml files")
     .option("--dry-run", "check and show, change nothing", false)
     .action((options: { file: string; dryRun: boolean }, command: Command) =>
@@ -35,7 +36,7 @@ export function addApplyCommands(program: Command): void {
 
   program
     .command("get <kind> [name]")
-    .description("policies, targets, roles or subscriptions; with a name, a document that `apply` takes back")
+    .description("policies, targets, roles, rotations or subscriptions; with a name, a document that `apply` takes back")
     .action((kind: string, name: string | undefined, _options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         if (name !== undefined) return printValue(await one(client, kindOf(kind), name), format === "json" ? "json" : "yaml");
@@ -52,7 +53,7 @@ export function addApplyCommands(program: Command): void {
 
   program
     .command("delete <kind> <name>")
-    .description("a policy, target, role or subscription")
+    .description("a policy, target, role, rotation or subscription")
     .option("--forget-leases", "of a target that is gone: give up its live leases", false)
     .action((kind: string, name: string, { forgetLeases }: { forgetLeases: boolean }, command: Command) =>
       withClient(command, async ({ client }) => {
@@ -63,15 +64,22 @@ export function addApplyCommands(program: Command): void {
           await client.call(OperatorService.method.deleteTarget, { path: `targets/${bareName(name, "targets")}`, requestId, forgetLeases });
         else if (which === "subscription")
           await client.call(SubscriptionService.method.deleteSubscription, { path: `subscriptions/${bareName(name, "subscriptions")}`, requestId });
+        else if (which === "rotation") await client.call(RotationService.method.deleteRotation, { path: name, requestId });
         else await client.call(OperatorService.method.deleteRole, { path: name, requestId });
         console.log(`${which} ${name} deleted`);
       }),
     );
 }
 
-type Which = "policy" | "target" | "role" | "subscription";
+type Which = "policy" | "target" | "role" | "rotation" | "subscription";
 
-const PLURAL: Readonly<Record<Which, string>> = { policy: "policies", target: "targets", role: "roles", subscription: "subscriptions" };
+const PLURAL: Readonly<Record<Which, string>> = {
+  policy: "policies",
+  target: "targets",
+  role: "roles",
+  rotation: "rotations",
+  subscription: "subscriptions",
+};
 
 function kindOf(text: string): Which {
   const kinds: Readonly<Record<string, Which>> = {
@@ -81,11 +89,13 @@ function kindOf(text: string): Which {
     targets: "target",
     role: "role",
     roles: "role",
+    rotation: "rotation",
+    rotations: "rotation",
     subscription: "subscription",
     subscriptions: "subscription",
   };
   const kind = kinds[text.toLowerCase()];
-  if (kind === undefined) throw new UsageError("the kind must be policy, target, role or subscription");
+  if (kind === undefined) throw new UsageError("the kind must be policy, target, role, rotation or subscription");
   return kind;
 }
 
@@ -102,6 +112,7 @@ async function one(client: Client, kind: Which, name: string): Promise<JsonObjec
     const path = `subscriptions/${bareName(name, "subscriptions")}`;
     return manifestOf("Subscription", (await client.call(SubscriptionService.method.getSubscription, { path })).subscription!);
   }
+  if (kind === "rotation") return manifestOf("Rotation", (await client.call(RotationService.method.getRotation, { path: name })).rotation!);
   return manifestOf("Role", (await client.call(OperatorService.method.getRole, { path: name })).role!);
 }
 
@@ -115,6 +126,10 @@ async function every(client: Client, kind: Which): Promise<JsonObject[]> {
     if (kind === "target") {
       const page = await client.call(OperatorService.method.listTargets, request);
       return { items: page.targets.map((target) => manifestOf("Target", target)), next: page.nextPageToken };
+    }
+    if (kind === "rotation") {
+      const page = await client.call(RotationService.method.listRotations, request);
+      return { items: page.rotations.map((rotation) => manifestOf("Rotation", rotation)), next: page.nextPageToken };
     }
     if (kind === "subscription") {
       const page = await client.call(SubscriptionService.method.listSubscriptions, request);

@@ -20,6 +20,14 @@ import {
   TlsMode,
 } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { type Policy, PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+import {
+  KeyPair_Algorithm,
+  RandomBytes_Encoding,
+  type Rotation,
+  RotationPolicySchema,
+  RotationSchema,
+  RotationService,
+} from "../gen/leasehold/v1/rotation_service_pb.ts";
 import { PutSecretRequestSchema, SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
 import { type RedisStreamSink, type Subscription, SubscriptionSchema } from "../gen/leasehold/v1/subscription_pb.ts";
 import { SubscriptionService } from "../gen/leasehold/v1/subscription_service_pb.ts";
@@ -40,10 +48,10 @@ export interface Manifest {
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-export const KINDS = ["Policy", "Target", "Role", "Secret", "Subscription"] as const;
+export const KINDS = ["Policy", "Target", "Role", "Secret", "Rotation", "Subscription"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles. Throws UsageError. */
+/** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles, secrets before their rotations. Throws UsageError. */
 export function readManifests(path: string): Manifest[] {
   const files = statSync(path, { throwIfNoEntry: false })?.isDirectory()
     ? readdirSync(path)
@@ -106,6 +114,14 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
       const applied = compare(RoleSchema, withDefaults(RoleSchema, role), stored?.role);
       if (applied !== "unchanged") await client.call(OperatorService.method.putRole, { role, dryRun, etag: stored?.role?.etag ?? "", requestId: randomUUID() });
       return { name: role.path, applied };
+    }
+    case "Rotation": {
+      const rotation = messageOf(RotationSchema, manifest);
+      const stored = await found(client.call(RotationService.method.getRotation, { path: rotation.path }));
+      const applied = compare(RotationSchema, rotationDefaults(rotation), stored?.rotation);
+      if (applied !== "unchanged")
+        await client.call(RotationService.method.putRotation, { rotation, dryRun, etag: stored?.rotation?.etag ?? "", requestId: randomUUID() });
+      return { name: rotation.path, applied };
     }
     case "Secret":
       return applySecret(client, manifest, dryRun);
@@ -174,17 +190,25 @@ function valueOf(value: unknown, key: string, source: string): PlainValue {
 export function manifestOf(kind: "Policy", message: Policy): JsonObject;
 export function manifestOf(kind: "Target", message: Target): JsonObject;
 export function manifestOf(kind: "Role", message: Role): JsonObject;
+export function manifestOf(kind: "Rotation", message: Rotation): JsonObject;
 export function manifestOf(kind: "Subscription", message: Subscription): JsonObject;
-export function manifestOf(kind: Kind, message: Policy | Target | Role | Subscription): JsonObject {
-  const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : kind === "Role" ? RoleSchema : SubscriptionSchema;
-  return { kind, ...inputOf(schema, message) };
+export function manifestOf(kind: Exclude<Kind, "Secret">, message: Policy | Target | Role | Rotation | Subscription): JsonObject {
+  return { kind, ...inputOf(SCHEMAS[kind], message) };
 }
 
+const SCHEMAS = { Policy: PolicySchema, Target: TargetSchema, Role: RoleSchema, Rotation: RotationSchema, Subscription: SubscriptionSchema } as const;
 const OUTPUT_ONLY = ["uid", "etag", "updateTime", "updatedBy", "status"];
+/** How a rotation stands: no part of what an operator sets. */
+const ROTATION_STATUS =
+  `state step stepTime pendingVersion generation attempts candidateFailures lastProblem stuckSince nextAttemptTime nextRotationTime lastRotationTime cause`.split(
+    " ",
+  );
 
 function inputOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonObject {
   const json = toJson(schema, message) as JsonObject;
-  return Object.fromEntries(Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name)));
+  return Object.fromEntries(
+    Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name) && !(schema.typeName === RotationSchema.typeName && ROTATION_STATUS.includes(name))),
+  );
 }
 
 /** Exact: a field that the document no longer has (`allow_broad`, a limit) is a change, or it would stay for ever. */
@@ -207,6 +231,24 @@ function withDefaults<D extends typeof RoleSchema | typeof TargetSchema>(schema:
     }
     if (engine.case === "mysql") (engine.value as MysqlRole).hostPattern ||= "%";
   } else if (engine.case !== undefined) (engine.value as PostgresTarget | RedisTarget | MysqlTarget).tlsMode ||= TlsMode.VERIFY_FULL;
+  return filled;
+}
+
+/** As the broker stores it. */
+function rotationDefaults(message: Rotation): Rotation {
+  const filled = clone(RotationSchema, message);
+  filled.policy ??= create(RotationPolicySchema);
+  filled.maxCandidateFailures ||= 5;
+  const { schedule } = filled.policy;
+  if (schedule.case === "cron") schedule.value.timeZone ||= "UTC";
+  if (filled.rotator.case !== "generated") return filled;
+  for (const field of filled.rotator.value.fields) {
+    const { name, kind } = field;
+    if (kind.case === "random") kind.value.encoding ||= RandomBytes_Encoding.BASE64URL;
+    if (kind.case !== "keyPair") continue;
+    kind.value.algorithm ||= KeyPair_Algorithm.ED25519;
+    field.publicName ||= `${name}_public`;
+  }
   return filled;
 }
 

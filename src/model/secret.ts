@@ -1,3 +1,14 @@
+import type { Sensitive } from "../base/sensitive.ts";
+
+/** The fields of a secret in clear, by name. */
+export type SecretData = ReadonlyMap<string, SecretValue>;
+
+export interface SecretValue {
+  /** Whether it travels as text (UTF-8) or as raw bytes. */
+  readonly kind: "text" | "bytes";
+  readonly value: Sensitive;
+}
+
 /** A secret's metadata, as stored. Times are Unix milliseconds. */
 export interface SecretMeta {
   readonly uid: string;
@@ -6,6 +17,8 @@ export interface SecretMeta {
   readonly currentVersion: number;
   /** 0: none. */
   readonly previousVersion: number;
+  /** A rotation's candidate; 0: none is under way. */
+  readonly pendingVersion: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly maxVersions: number;
@@ -28,13 +41,14 @@ export interface VersionMeta {
   readonly destroyedAt: number | undefined;
 }
 
-export type StagingLabel = "CURRENT" | "PREVIOUS";
+export type StagingLabel = "CURRENT" | "PREVIOUS" | "PENDING";
 
 /** Which version a read means. */
 export type Selector = { readonly kind: "version"; readonly version: number } | { readonly kind: "label"; readonly label: StagingLabel };
 
 export function stagingLabels(secret: SecretMeta, version: number): StagingLabel[] {
   if (version === secret.currentVersion) return ["CURRENT"];
+  if (version === secret.pendingVersion) return ["PENDING"];
   return version === secret.previousVersion ? ["PREVIOUS"] : [];
 }
 
