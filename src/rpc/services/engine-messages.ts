@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   type PostgresRole,
   PostgresRole_OwnedObjects as Owned,
+  type RedisTarget,
   type Role,
   type RoleSchema,
   type Target,
@@ -38,7 +39,7 @@ export function targetConfig({ engine }: Target): EngineConfig {
       return { engine: engine.case, config };
     }
     case "redis":
-      return { engine: engine.case, config: serverOf(engine.value) satisfies RedisTargetConfig };
+      return { engine: engine.case, config: redisTarget(engine.value) };
     case "mysql":
       return { engine: engine.case, config: serverOf(engine.value) satisfies MysqlTargetConfig };
     case undefined:
@@ -54,7 +55,7 @@ export function targetEngine(record: TargetRecord): NonNullable<MessageInitShape
     case "postgres":
       return { case: "postgres", value: { ...value, database: config.database ?? "", maxConnections: config.maxConnections ?? 0 } };
     case "redis":
-      return { case: "redis", value };
+      return { case: "redis", value: { ...value, allowLogins: [...(config.allowLogins ?? [])] } };
     case "mysql":
       return { case: "mysql", value };
   }
@@ -123,6 +124,10 @@ function postgresRole(value: PostgresRole): PostgresRoleConfig {
   };
 }
 
+function redisTarget(value: RedisTarget): RedisTargetConfig {
+  return { ...serverOf(value), ...(value.allowLogins.length === 0 ? {} : { allowLogins: [...value.allowLogins] }) };
+}
+
 interface ServerMessage {
   readonly host: string;
   readonly port: number;
@@ -131,6 +136,6 @@ interface ServerMessage {
   readonly caPem: string;
 }
 
-function serverOf({ host, port, username, tlsMode, caPem }: ServerMessage): RedisTargetConfig {
+function serverOf({ host, port, username, tlsMode, caPem }: ServerMessage): MysqlTargetConfig {
   return { host, port, username, tls: tlsMode === TlsMode.DISABLE ? { mode: "disable" } : { mode: "verify-full", ...(caPem === "" ? {} : { caPem }) } };
 }
