@@ -6,7 +6,7 @@ import { MAX_TTL_WITHOUT_SERVER_EXPIRY_MS } from "../engines/engine.ts";
 import { keyIdOf, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { Actor } from "../model/audit.ts";
-import { MAX_PASSWORD_LENGTH, MIN_PASSWORD_LENGTH } from "../engines/generate.ts";
+import { passwordPolicyViolation } from "../engines/generate.ts";
 import { isUsernameTemplate } from "../engines/names.ts";
 import type { PasswordPolicyConfig, PoolConfig, QuotaConfig, TargetRecord } from "../model/target.ts";
 import type { Command, CommandKind, Committer, Outcome } from "../store/command.ts";
@@ -145,19 +145,8 @@ function checkNaming({ usernameTemplate: template, passwordPolicy: policy, pool 
   }
   if (pool !== undefined && template?.includes("{{principal}}") === true)
     throw invalid("role.username_template", "can't name the principal of a login made ahead for a pool");
-  if (policy === undefined) return;
-  if (policy.length < MIN_PASSWORD_LENGTH || policy.length > MAX_PASSWORD_LENGTH) {
-    throw invalid("role.password_policy.length", `must be from ${MIN_PASSWORD_LENGTH} (128 bits) to ${MAX_PASSWORD_LENGTH}`);
-  }
-  // About what a random password has anyway: more, and hardly one would do.
-  for (const [name, count, share] of [
-    ["min_upper", policy.minUpper, 4],
-    ["min_lower", policy.minLower, 4],
-    ["min_digits", policy.minDigits, 8],
-    ["min_symbols", policy.minSymbols, 16],
-  ] as const) {
-    if (count < 0 || count > Math.floor(policy.length / share)) throw invalid(`role.password_policy.${name}`, `must be at most length / ${share}`);
-  }
+  const violation = policy === undefined ? undefined : passwordPolicyViolation(policy);
+  if (violation !== undefined) throw invalid(`role.password_policy.${violation.field}`, violation.description);
 }
 
 /** What decides where the password goes. */

@@ -1,6 +1,7 @@
 import { randomPooled } from "../base/random.ts";
 import { Sensitive } from "../base/sensitive.ts";
 import type { PasswordPolicyConfig } from "../model/target.ts";
+import type { Violation } from "./engine.ts";
 
 const UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const LOWER = "abcdefghijklmnopqrstuvwxyz";
@@ -9,9 +10,26 @@ const DIGITS = "0123456789";
 const SYMBOLS = "-._~";
 const SUFFIX = LOWER + DIGITS;
 
-export const MIN_PASSWORD_LENGTH = 22;
-export const MAX_PASSWORD_LENGTH = 128;
+const MIN_PASSWORD_LENGTH = 22;
+const MAX_PASSWORD_LENGTH = 128;
 const DEFAULT_POLICY: PasswordPolicyConfig = { length: 32, minUpper: 0, minLower: 0, minDigits: 0, minSymbols: 0 };
+
+/** What is wrong with a policy: fewer than 128 bits, or so many of one kind that hardly a random password would do. Fields as in the proto. */
+export function passwordPolicyViolation(policy: PasswordPolicyConfig): Violation | undefined {
+  if (policy.length < MIN_PASSWORD_LENGTH || policy.length > MAX_PASSWORD_LENGTH) {
+    return { field: "length", description: `must be from ${MIN_PASSWORD_LENGTH} (128 bits) to ${MAX_PASSWORD_LENGTH}` };
+  }
+  // About what a random password has anyway.
+  for (const [field, count, share] of [
+    ["min_upper", policy.minUpper, 4],
+    ["min_lower", policy.minLower, 4],
+    ["min_digits", policy.minDigits, 8],
+    ["min_symbols", policy.minSymbols, 16],
+  ] as const) {
+    if (count < 0 || count > Math.floor(policy.length / share)) return { field, description: `must be at most length / ${share}` };
+  }
+  return undefined;
+}
 
 /** By default 32 characters of [A-Za-z0-9], 190 bits. Every password that fits the policy is as likely as every other: one that does not is thrown away whole. */
 export function newPassword(policy: PasswordPolicyConfig = DEFAULT_POLICY): Sensitive {

@@ -1,3 +1,14 @@
+import type { Sensitive } from "../base/sensitive.ts";
+
+/** The fields of a secret in clear, by name. */
+export type SecretData = ReadonlyMap<string, SecretValue>;
+
+export interface SecretValue {
+  /** Whether it travels as text (UTF-8) or as raw bytes. */
+  readonly kind: "text" | "bytes";
+  readonly value: Sensitive;
+}
+
 /** A secret's metadata, as stored. Times are Unix milliseconds. */
 export interface SecretMeta {
   readonly uid: string;

@@ -23,6 +23,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   operations: ["audit", "schedule", "crypto", "store", "model", "base"],
   secrets: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   leases: ["catalog", "operations", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
+  rotation: ["catalog", "secrets", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   watch: ["policy", "audit", "schedule", "crypto", "store", "model", "base"],
   telemetry: ["base"],
   rpc: [
@@ -32,6 +33,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
     "audit",
     "secrets",
     "leases",
+    "rotation",
     "catalog",
     "operations",
     "watch",
