@@ -13,6 +13,8 @@ export interface PasswordChange {
   readonly password: Sensitive;
   /** Passwords that stay valid beside it where the server knows several; `undefined`: all that there are. Elsewhere the new one replaces the old. */
   readonly keep: readonly Sensitive[] | undefined;
+  /** Passwords that end, `keep` or not. */
+  readonly drop?: readonly Sensitive[];
   /** Grows with every candidate of a rotation. The target refuses one older than the newest it was given: `generation_passed`. */
   readonly generation: number;
   /** The target changes nothing after this instant of its own clock: `deadline_passed`. Unix milliseconds. */

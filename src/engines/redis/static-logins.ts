@@ -25,11 +25,11 @@ export class RedisStaticLogins implements StaticLogins {
     this.#options = options;
   }
 
-  async setPassword({ login: { name }, password, keep, generation, deadlineAt }: PasswordChange): Promise<void> {
+  async setPassword({ login: { name }, password, keep, drop = [], generation, deadlineAt }: PasswordChange): Promise<void> {
     this.#requireAllowed(name);
     const { instance } = this.#options;
     const hash = aclHash(password);
-    const kept = keep?.map(aclHash);
+    const [kept, dropped] = [keep?.map(aclHash), drop.map(aclHash)];
     await this.#sessions.use(async (redis) => {
       await requireServer(redis, instance, undefined);
       const fence = rotationKey(instance, name);
@@ -37,7 +37,7 @@ export class RedisStaticLogins implements StaticLogins {
       if (Number((await redis.get(fence)) ?? 0) > generation) throw misconfigured("generation_passed");
       const user = await this.#user(redis, name);
       if ((await timeOf(redis)) > deadlineAt) throw deadlinePassed();
-      const others = kept === undefined ? [] : user.hashes.filter((one) => one !== hash && !kept.includes(one));
+      const others = user.hashes.filter((one) => one !== hash && (dropped.includes(one) || kept?.includes(one) === false));
       const done = await redis
         .multi()
         .set(fence, String(generation), "EX", FENCE_SECONDS)

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/rotator_service.proto.
  */
 export const file_leasehold_v1_rotator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiJsZWFzZWhvbGQvdjEvcm90YXRvcl9zZXJ2aWNlLnByb3RvEgxsZWFzZWhvbGQudjEi+wEKD1JvdGF0aW9uQ29udGV4dBIQCghyb3RhdGlvbhgBIAEoCRIMCgRwYXRoGAIgASgJEhIKCmdlbmVyYXRpb24YAyABKAMSLAoIZGVhZGxpbmUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGluc3RhbmNlGAUgASgJEkEKCnBhcmFtZXRlcnMYBiADKAsyLS5sZWFzZWhvbGQudjEuUm90YXRpb25Db250ZXh0LlBhcmFtZXRlcnNFbnRyeRoxCg9QYXJhbWV0ZXJzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASLWAQoWQ3JlYXRlQ2FuZGlkYXRlUmVxdWVzdBIuCgdjb250ZXh0GAEgASgLMh0ubGVhc2Vob2xkLnYxLlJvdGF0aW9uQ29udGV4dBJHCgdjdXJyZW50GAIgAygLMjEubGVhc2Vob2xkLnYxLkNyZWF0ZUNhbmRpZGF0ZVJlcXVlc3QuQ3VycmVudEVudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEirgEKF0NyZWF0ZUNhbmRpZGF0ZVJlc3BvbnNlEkwKCWNhbmRpZGF0ZRgBIAMoCzI0LmxlYXNlaG9sZC52MS5DcmVhdGVDYW5kaWRhdGVSZXNwb25zZS5DYW5kaWRhdGVFbnRyeUIDgAEBGkUKDkNhbmRpZGF0ZUVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEi4QIKE1NldENhbmRpZGF0ZVJlcXVlc3QSLgoHY29udGV4dBgBIAEoCzIdLmxlYXNlaG9sZC52MS5Sb3RhdGlvbkNvbnRleHQSRAoHY3VycmVudBgCIAMoCzIuLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0LkN1cnJlbnRFbnRyeUIDgAEBEkgKCWNhbmRpZGF0ZRgDIAMoCzIwLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0LkNhbmRpZGF0ZUVudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEaRQoOQ2FuZGlkYXRlRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASIrChRTZXRDYW5kaWRhdGVSZXNwb25zZRITCgthbHJlYWR5X3NldBgBIAEoCCLYAQoUVGVzdENhbmRpZGF0ZVJlcXVlc3QSLgoHY29udGV4dBgBIAEoCzIdLmxlYXNlaG9sZC52MS5Sb3RhdGlvbkNvbnRleHQSSQoJY2FuZGlkYXRlGAIgAygLMjEubGVhc2Vob2xkLnYxLlRlc3RDYW5kaWRhdGVSZXF1ZXN0LkNhbmRpZGF0ZUVudHJ5QgOAAQEaRQoOQ2FuZGlkYXRlRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASI3ChVUZXN0Q2FuZGlkYXRlUmVzcG9uc2USDQoFd29ya3MYASABKAgSDwoHcHJvYmxlbRgCIAEoCSLkAgoVRmluaXNoUm90YXRpb25SZXF1ZXN0Ei4KB2NvbnRleHQYASABKAsyHS5sZWFzZWhvbGQudjEuUm90YXRpb25Db250ZXh0EkYKB2N1cnJlbnQYAiADKAsyMC5sZWFzZWhvbGQudjEuRmluaXNoUm90YXRpb25SZXF1ZXN0LkN1cnJlbnRFbnRyeUIDgAEBEkgKCHByZXZpb3VzGAMgAygLMjEubGVhc2Vob2xkLnYxLkZpbmlzaFJvdGF0aW9uUmVxdWVzdC5QcmV2aW91c0VudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEaRAoNUHJldmlvdXNFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5sZWFzZWhvbGQudjEuVmFsdWU6AjgBIhgKFkZpbmlzaFJvdGF0aW9uUmVzcG9uc2Uy/gIKDlJvdGF0b3JTZXJ2aWNlEl4KD0NyZWF0ZUNhbmRpZGF0ZRIkLmxlYXNlaG9sZC52MS5DcmVhdGVDYW5kaWRhdGVSZXF1ZXN0GiUubGVhc2Vob2xkLnYxLkNyZWF0ZUNhbmRpZGF0ZVJlc3BvbnNlElUKDFNldENhbmRpZGF0ZRIhLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLlNldENhbmRpZGF0ZVJlc3BvbnNlElgKDVRlc3RDYW5kaWRhdGUSIi5sZWFzZWhvbGQudjEuVGVzdENhbmRpZGF0ZVJlcXVlc3QaIy5sZWFzZWhvbGQudjEuVGVzdENhbmRpZGF0ZVJlc3BvbnNlElsKDkZpbmlzaFJvdGF0aW9uEiMubGVhc2Vob2xkLnYxLkZpbmlzaFJvdGF0aW9uUmVxdWVzdBokLmxlYXNlaG9sZC52MS5GaW5pc2hSb3RhdGlvblJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_leasehold_v1_value]);
+  fileDesc("CiJsZWFzZWhvbGQvdjEvcm90YXRvcl9zZXJ2aWNlLnByb3RvEgxsZWFzZWhvbGQudjEikQIKD1JvdGF0aW9uQ29udGV4dBIQCghyb3RhdGlvbhgBIAEoCRIMCgRwYXRoGAIgASgJEhIKCmdlbmVyYXRpb24YAyABKAMSLAoIZGVhZGxpbmUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCGluc3RhbmNlGAUgASgJEkEKCnBhcmFtZXRlcnMYBiADKAsyLS5sZWFzZWhvbGQudjEuUm90YXRpb25Db250ZXh0LlBhcmFtZXRlcnNFbnRyeRIUCgxjYW5kaWRhdGVfaWQYByABKAkaMQoPUGFyYW1ldGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiiQEKDFNlY3JldEZpZWxkcxI3CgRkYXRhGAEgAygLMiQubGVhc2Vob2xkLnYxLlNlY3JldEZpZWxkcy5EYXRhRW50cnlCA4ABARpACglEYXRhRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASLWAQoWQ3JlYXRlQ2FuZGlkYXRlUmVxdWVzdBIuCgdjb250ZXh0GAEgASgLMh0ubGVhc2Vob2xkLnYxLlJvdGF0aW9uQ29udGV4dBJHCgdjdXJyZW50GAIgAygLMjEubGVhc2Vob2xkLnYxLkNyZWF0ZUNhbmRpZGF0ZVJlcXVlc3QuQ3VycmVudEVudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEirgEKF0NyZWF0ZUNhbmRpZGF0ZVJlc3BvbnNlEkwKCWNhbmRpZGF0ZRgBIAMoCzI0LmxlYXNlaG9sZC52MS5DcmVhdGVDYW5kaWRhdGVSZXNwb25zZS5DYW5kaWRhdGVFbnRyeUIDgAEBGkUKDkNhbmRpZGF0ZUVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEilAMKE1NldENhbmRpZGF0ZVJlcXVlc3QSLgoHY29udGV4dBgBIAEoCzIdLmxlYXNlaG9sZC52MS5Sb3RhdGlvbkNvbnRleHQSRAoHY3VycmVudBgCIAMoCzIuLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0LkN1cnJlbnRFbnRyeUIDgAEBEkgKCWNhbmRpZGF0ZRgDIAMoCzIwLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0LkNhbmRpZGF0ZUVudHJ5QgOAAQESMQoIZ2l2ZW5fdXAYBCADKAsyGi5sZWFzZWhvbGQudjEuU2VjcmV0RmllbGRzQgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEaRQoOQ2FuZGlkYXRlRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASIrChRTZXRDYW5kaWRhdGVSZXNwb25zZRITCgthbHJlYWR5X3NldBgBIAEoCCLYAQoUVGVzdENhbmRpZGF0ZVJlcXVlc3QSLgoHY29udGV4dBgBIAEoCzIdLmxlYXNlaG9sZC52MS5Sb3RhdGlvbkNvbnRleHQSSQoJY2FuZGlkYXRlGAIgAygLMjEubGVhc2Vob2xkLnYxLlRlc3RDYW5kaWRhdGVSZXF1ZXN0LkNhbmRpZGF0ZUVudHJ5QgOAAQEaRQoOQ2FuZGlkYXRlRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASI3ChVUZXN0Q2FuZGlkYXRlUmVzcG9uc2USDQoFd29ya3MYASABKAgSDwoHcHJvYmxlbRgCIAEoCSLkAgoVRmluaXNoUm90YXRpb25SZXF1ZXN0Ei4KB2NvbnRleHQYASABKAsyHS5sZWFzZWhvbGQudjEuUm90YXRpb25Db250ZXh0EkYKB2N1cnJlbnQYAiADKAsyMC5sZWFzZWhvbGQudjEuRmluaXNoUm90YXRpb25SZXF1ZXN0LkN1cnJlbnRFbnRyeUIDgAEBEkgKCHByZXZpb3VzGAMgAygLMjEubGVhc2Vob2xkLnYxLkZpbmlzaFJvdGF0aW9uUmVxdWVzdC5QcmV2aW91c0VudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEaRAoNUHJldmlvdXNFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5sZWFzZWhvbGQudjEuVmFsdWU6AjgBIhgKFkZpbmlzaFJvdGF0aW9uUmVzcG9uc2Ui7QIKF0Rpc2NhcmRDYW5kaWRhdGVSZXF1ZXN0Ei4KB2NvbnRleHQYASABKAsyHS5sZWFzZWhvbGQudjEuUm90YXRpb25Db250ZXh0EkgKB2N1cnJlbnQYAiADKAsyMi5sZWFzZWhvbGQudjEuRGlzY2FyZENhbmRpZGF0ZVJlcXVlc3QuQ3VycmVudEVudHJ5QgOAAQESTAoJY2FuZGlkYXRlGAMgAygLMjQubGVhc2Vob2xkLnYxLkRpc2NhcmRDYW5kaWRhdGVSZXF1ZXN0LkNhbmRpZGF0ZUVudHJ5QgOAAQEaQwoMQ3VycmVudEVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEaRQoOQ2FuZGlkYXRlRW50cnkSCwoDa2V5GAEgASgJEiIKBXZhbHVlGAIgASgLMhMubGVhc2Vob2xkLnYxLlZhbHVlOgI4ASIaChhEaXNjYXJkQ2FuZGlkYXRlUmVzcG9uc2Uy4QMKDlJvdGF0b3JTZXJ2aWNlEl4KD0NyZWF0ZUNhbmRpZGF0ZRIkLmxlYXNlaG9sZC52MS5DcmVhdGVDYW5kaWRhdGVSZXF1ZXN0GiUubGVhc2Vob2xkLnYxLkNyZWF0ZUNhbmRpZGF0ZVJlc3BvbnNlElUKDFNldENhbmRpZGF0ZRIhLmxlYXNlaG9sZC52MS5TZXRDYW5kaWRhdGVSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLlNldENhbmRpZGF0ZVJlc3BvbnNlElgKDVRlc3RDYW5kaWRhdGUSIi5sZWFzZWhvbGQudjEuVGVzdENhbmRpZGF0ZVJlcXVlc3QaIy5sZWFzZWhvbGQudjEuVGVzdENhbmRpZGF0ZVJlc3BvbnNlElsKDkZpbmlzaFJvdGF0aW9uEiMubGVhc2Vob2xkLnYxLkZpbmlzaFJvdGF0aW9uUmVxdWVzdBokLmxlYXNlaG9sZC52MS5GaW5pc2hSb3RhdGlvblJlc3BvbnNlEmEKEERpc2NhcmRDYW5kaWRhdGUSJS5sZWFzZWhvbGQudjEuRGlzY2FyZENhbmRpZGF0ZVJlcXVlc3QaJi5sZWFzZWhvbGQudjEuRGlzY2FyZENhbmRpZGF0ZVJlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp, file_leasehold_v1_value]);
 
 /**
  * Which rotation this is about; in every request.
@@ -63,6 +63,13 @@ export type RotationContext = Message<"leasehold.v1.RotationContext"> & {
    * @generated from field: map<string, string> parameters = 6;
    */
   parameters: { [key: string]: string };
+
+  /**
+   * Names this candidate: the same in every step and every try of it.
+   *
+   * @generated from field: string candidate_id = 7;
+   */
+  candidateId: string;
 };
 
 /**
@@ -71,6 +78,27 @@ export type RotationContext = Message<"leasehold.v1.RotationContext"> & {
  */
 export const RotationContextSchema: GenMessage<RotationContext> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_rotator_service, 0);
+
+/**
+ * The fields of a version of the secret.
+ *
+ * @generated from message leasehold.v1.SecretFields
+ */
+export type SecretFields = Message<"leasehold.v1.SecretFields"> & {
+  /**
+   * By name.
+   *
+   * @generated from field: map<string, leasehold.v1.Value> data = 1;
+   */
+  data: { [key: string]: Value };
+};
+
+/**
+ * Describes the message leasehold.v1.SecretFields.
+ * Use `create(SecretFieldsSchema)` to create a new message.
+ */
+export const SecretFieldsSchema: GenMessage<SecretFields> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_rotator_service, 1);
 
 /**
  * Request of CreateCandidate.
@@ -98,7 +126,7 @@ export type CreateCandidateRequest = Message<"leasehold.v1.CreateCandidateReques
  * Use `create(CreateCandidateRequestSchema)` to create a new message.
  */
 export const CreateCandidateRequestSchema: GenMessage<CreateCandidateRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 1);
+  messageDesc(file_leasehold_v1_rotator_service, 2);
 
 /**
  * Response of CreateCandidate.
@@ -119,7 +147,7 @@ export type CreateCandidateResponse = Message<"leasehold.v1.CreateCandidateRespo
  * Use `create(CreateCandidateResponseSchema)` to create a new message.
  */
 export const CreateCandidateResponseSchema: GenMessage<CreateCandidateResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 2);
+  messageDesc(file_leasehold_v1_rotator_service, 3);
 
 /**
  * Request of SetCandidate.
@@ -147,6 +175,13 @@ export type SetCandidateRequest = Message<"leasehold.v1.SetCandidateRequest"> & 
    * @generated from field: map<string, leasehold.v1.Value> candidate = 3;
    */
   candidate: { [key: string]: Value };
+
+  /**
+   * Candidates that were given up since the last success, newest first: one of them may be what the system accepts now.
+   *
+   * @generated from field: repeated leasehold.v1.SecretFields given_up = 4;
+   */
+  givenUp: SecretFields[];
 };
 
 /**
@@ -154,7 +189,7 @@ export type SetCandidateRequest = Message<"leasehold.v1.SetCandidateRequest"> & 
  * Use `create(SetCandidateRequestSchema)` to create a new message.
  */
 export const SetCandidateRequestSchema: GenMessage<SetCandidateRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 3);
+  messageDesc(file_leasehold_v1_rotator_service, 4);
 
 /**
  * Response of SetCandidate.
@@ -175,7 +210,7 @@ export type SetCandidateResponse = Message<"leasehold.v1.SetCandidateResponse"> 
  * Use `create(SetCandidateResponseSchema)` to create a new message.
  */
 export const SetCandidateResponseSchema: GenMessage<SetCandidateResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 4);
+  messageDesc(file_leasehold_v1_rotator_service, 5);
 
 /**
  * Request of TestCandidate.
@@ -203,7 +238,7 @@ export type TestCandidateRequest = Message<"leasehold.v1.TestCandidateRequest"> 
  * Use `create(TestCandidateRequestSchema)` to create a new message.
  */
 export const TestCandidateRequestSchema: GenMessage<TestCandidateRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 5);
+  messageDesc(file_leasehold_v1_rotator_service, 6);
 
 /**
  * Response of TestCandidate.
@@ -219,7 +254,7 @@ export type TestCandidateResponse = Message<"leasehold.v1.TestCandidateResponse"
   works: boolean;
 
   /**
-   * Why not, for operators; no secret. At most 200 characters are kept.
+   * Why not, for operators: a word of at most 64 characters of [a-z0-9_]; anything else is dropped.
    *
    * @generated from field: string problem = 2;
    */
@@ -231,7 +266,7 @@ export type TestCandidateResponse = Message<"leasehold.v1.TestCandidateResponse"
  * Use `create(TestCandidateResponseSchema)` to create a new message.
  */
 export const TestCandidateResponseSchema: GenMessage<TestCandidateResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 6);
+  messageDesc(file_leasehold_v1_rotator_service, 7);
 
 /**
  * Request of FinishRotation.
@@ -266,7 +301,7 @@ export type FinishRotationRequest = Message<"leasehold.v1.FinishRotationRequest"
  * Use `create(FinishRotationRequestSchema)` to create a new message.
  */
 export const FinishRotationRequestSchema: GenMessage<FinishRotationRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 7);
+  messageDesc(file_leasehold_v1_rotator_service, 8);
 
 /**
  * Response of FinishRotation.
@@ -281,22 +316,72 @@ export type FinishRotationResponse = Message<"leasehold.v1.FinishRotationRespons
  * Use `create(FinishRotationResponseSchema)` to create a new message.
  */
 export const FinishRotationResponseSchema: GenMessage<FinishRotationResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_rotator_service, 8);
+  messageDesc(file_leasehold_v1_rotator_service, 9);
+
+/**
+ * Request of DiscardCandidate.
+ *
+ * @generated from message leasehold.v1.DiscardCandidateRequest
+ */
+export type DiscardCandidateRequest = Message<"leasehold.v1.DiscardCandidateRequest"> & {
+  /**
+   * Which rotation.
+   *
+   * @generated from field: leasehold.v1.RotationContext context = 1;
+   */
+  context?: RotationContext | undefined;
+
+  /**
+   * The secret's current version; empty when there is none.
+   *
+   * @generated from field: map<string, leasehold.v1.Value> current = 2;
+   */
+  current: { [key: string]: Value };
+
+  /**
+   * What is not needed any more.
+   *
+   * @generated from field: map<string, leasehold.v1.Value> candidate = 3;
+   */
+  candidate: { [key: string]: Value };
+};
+
+/**
+ * Describes the message leasehold.v1.DiscardCandidateRequest.
+ * Use `create(DiscardCandidateRequestSchema)` to create a new message.
+ */
+export const DiscardCandidateRequestSchema: GenMessage<DiscardCandidateRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_rotator_service, 10);
+
+/**
+ * Response of DiscardCandidate.
+ *
+ * @generated from message leasehold.v1.DiscardCandidateResponse
+ */
+export type DiscardCandidateResponse = Message<"leasehold.v1.DiscardCandidateResponse"> & {
+};
+
+/**
+ * Describes the message leasehold.v1.DiscardCandidateResponse.
+ * Use `create(DiscardCandidateResponseSchema)` to create a new message.
+ */
+export const DiscardCandidateResponseSchema: GenMessage<DiscardCandidateResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_rotator_service, 11);
 
 /**
  * Implemented by you, called by the broker: how to change a secret in a system the broker does not know. The broker connects with mTLS; it shows its own certificate, and takes the service for the one it
  * is meant to be by the SPIFFE id in the service's certificate. Check the broker's SPIFFE id likewise: a request holds secrets, and whoever may send one may change them.
  *
- * The four steps of a rotation are called in this order: CreateCandidate, SetCandidate, TestCandidate, FinishRotation. The contract:
+ * The four steps of a rotation are called in this order: CreateCandidate, SetCandidate, TestCandidate, FinishRotation; from the second try of SetCandidate on, TestCandidate is asked before it. The contract:
  *
- * 1. Every step may be called again, with the same generation, after it was done: the answer may have been lost, or the broker restarted. The same call twice has the same effect as once.
+ * 1. Every step may be called again, with the same `candidate_id`, after it was done: the answer may have been lost, or the broker restarted. The same call twice has the same effect as once; CreateCandidate answers the same
+ *    candidate, or takes the first one back.
  * 2. `generation` grows with every candidate of a rotation. Remember the newest that changed anything, in the system itself or with it, and refuse an older one with ABORTED: it comes from a broker that
  *    was frozen and has been overtaken.
  * 3. Change nothing after `deadline` by your own clock; answer DEADLINE_EXCEEDED.
  * 4. The candidate is stored, sealed, by the broker before SetCandidate is called with it, and the secret's current version is only replaced after TestCandidate has said that it works. Until
  *    FinishRotation, keep the current value valid as well if the system can.
- * 5. Any other error means that nothing is known: the step is tried again, later. FAILED_PRECONDITION and INVALID_ARGUMENT say that trying again with this candidate won't help. The status message may be
- *    shown to operators: no secret in it.
+ * 5. FAILED_PRECONDITION, INVALID_ARGUMENT and ABORTED say no: after some of them another candidate is made. Any other error means that nothing is known; the step is tried again. Status messages are not kept.
  *
  * @generated from service leasehold.v1.RotatorService
  */
@@ -340,6 +425,16 @@ export const RotatorService: GenService<{
     methodKind: "unary";
     input: typeof FinishRotationRequestSchema;
     output: typeof FinishRotationResponseSchema;
+  },
+  /**
+   * The candidate was given up and will not become current: make the current value work again if it doesn't, and take the candidate back. Tried once; may be UNIMPLEMENTED.
+   *
+   * @generated from rpc leasehold.v1.RotatorService.DiscardCandidate
+   */
+  discardCandidate: {
+    methodKind: "unary";
+    input: typeof DiscardCandidateRequestSchema;
+    output: typeof DiscardCandidateResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_leasehold_v1_rotator_service, 0);
