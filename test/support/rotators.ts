@@ -33,3 +33,26 @@ export function rotatorHost(replica: Replica, secrets: Readonly<Record<string, S
     close: () => targets.close(),
   };
 }
+
+/** The same for a rotator that asks a service and has no use for targets. */
+export function outsideHost(secrets: Readonly<Record<string, SecretData>>): RotatorHost {
+  const unused = (): never => {
+    throw new Error("this rotator has no target");
+  };
+  return {
+    clock: systemClock,
+    instance: INSTANCE,
+    get catalog() {
+      return unused();
+    },
+    get targets() {
+      return unused();
+    },
+    log,
+    async secret(path) {
+      const found = secrets[path];
+      if (found === undefined) throw new LeaseholdError("SECRET_NOT_FOUND");
+      return found;
+    },
+  };
+}
