@@ -26,7 +26,7 @@ import { rewrapWork } from "./operations/rewrap.ts";
 import { bootstrapAdministrators } from "./policy/bootstrap.ts";
 import { PolicyLoader } from "./policy/loader.ts";
 import { createPolicyStore } from "./policy/store.ts";
-import type { Access, Resources } from "./rpc/collaborators.ts";
+import type { Access } from "./rpc/collaborators.ts";
 import { Front } from "./rpc/front.ts";
 import { createGrpcServerOptions, DEFAULT_FRONT_LIMITS } from "./rpc/front-limits.ts";
 import { DEFAULT_OPTIONS } from "./rpc/options.ts";
@@ -36,6 +36,7 @@ import { RequestKeys } from "./rpc/request-key.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { auditService } from "./rpc/services/audit.ts";
 import { credentialService } from "./rpc/services/credentials.ts";
+import { rotationService } from "./rpc/services/rotations.ts";
 import { identityService } from "./rpc/services/identity.ts";
 import { leaseService } from "./rpc/services/leases.ts";
 import { operationService } from "./rpc/services/operations.ts";
@@ -44,6 +45,9 @@ import { policyService } from "./rpc/services/policies.ts";
 import { secretService } from "./rpc/services/secrets.ts";
 import { watchService } from "./rpc/services/watch.ts";
 import { SERVICES } from "./rpc/methods.ts";
+import { ReadCounter } from "./rotation/reads.ts";
+import { createRotations } from "./rotation/rotations.ts";
+import { DEFAULT_ROTATION_SETTINGS } from "./rotation/settings.ts";
 import { DueIndex } from "./schedule/due-index.ts";
 import { Jobs } from "./schedule/jobs.ts";
 import { Nudge } from "./schedule/nudge.ts";
@@ -57,10 +61,9 @@ import { GroupCommitter } from "./store/group-committer.ts";
 import { seedRecords } from "./store/keyring.ts";
 import { LateCommitter } from "./store/late-committer.ts";
 import { LedgerClock } from "./store/ledger-clock.ts";
-import { findLease } from "./store/leases.ts";
 import { migrate } from "./store/migrate.ts";
-import { findOperation } from "./store/operations.ts";
 import { openState, type StoreState } from "./store/state.ts";
+import { createResources } from "./resources.ts";
 import { startTelemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
 import { Feed } from "./watch/feed.ts";
@@ -135,8 +138,10 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const policies = createPolicyStore();
   const catalog = new Catalog(db);
   const reader = new SecretReader(db, keyring, clock);
+  const rotated = new ReadCounter(db);
+  reader.onRead = (path, version) => rotated.count(path, version);
   const hub = new Hub();
-  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader), keyringApplier(keyring)], log);
+  const feed = new Feed(db, clock, [new PolicyLoader(db, policies), catalog, secretApplier(reader), keyringApplier(keyring), rotated], log);
   feed.listen(hub);
   metrics.observe("leasehold_revision", "Newest revision this process has applied.", () => feed.applied);
   metrics.observe("leasehold_watches", "Open watches.", () => hub.size);
@@ -188,6 +193,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
     }),
   );
+  const rotations = createRotations({
+    ...{ db, clock, catalog, targets, keyring, committer, log, metrics, reads: rotated, instance: state.instance },
+    index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance), "due-rotations"),
+    gate: (uid) => ledger.gate.check(uid),
+    settings: DEFAULT_ROTATION_SETTINGS,
+    sweepMs: config.leases.sweepMs,
+  });
   const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
   const pages = new PageTokens(new TokenBox(keyring, "page-token"));
@@ -201,17 +213,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     allowedPrefixes: (principal, capability) => policies.current.allowedPrefixes(principal, capability),
     allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
   };
-  const resources: Resources = {
-    lease: async (id) => {
-      const found = isUuid(id) ? await findLease(db, id) : undefined;
-      return found === undefined ? undefined : { rolePath: found.path, owner: found.principal };
-    },
-    operation: async (id) => {
-      const found = isUuid(id) ? await findOperation(db, id) : undefined;
-      return found === undefined ? undefined : { owner: found.principal };
-    },
-    defaultTtlMs: (path) => catalog.role(path)?.defaultTtlMs,
-  };
+  const resources = createResources(db, catalog);
   const pipeline = new Pipeline(
     { connections: front, access, audit: reads, freshness: feed, resources, observer: { log, metrics, spans } },
     {
@@ -243,7 +245,8 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   const methods = [
     ...pipeline.bind(SERVICES.SecretService, secretService({ db, reader, writer: secrets, pages, requests, freshness: feed })),
-    ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests)),
+    ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests, { db, reader, rotators: rotations.rotators, freshness: feed })),
+    ...pipeline.bind(SERVICES.RotationService, rotationService(db, rotations, pages, requests)),
     ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
     ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
     ...pipeline.bind(
@@ -311,13 +314,15 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     nudge?.onNudge(() => feed.nudge());
     ledger.clockwork.start();
     ledger.pool.start();
+    rotations.clockwork.start();
     operations.look();
-    const jobs = new Jobs(housekeeping(db, secrets, operations, ledger.gate, logins, config.changes.keepMs), log);
+    const jobs = new Jobs([...housekeeping(db, secrets, operations, ledger.gate, logins, config.changes.keepMs), ...rotations.jobs], log);
     jobs.start();
     stops.push(
       () => operations.stop(),
       () => ledger.pool.stop(),
       () => ledger.clockwork.stop(),
+      () => rotations.stop(),
       () => jobs.stop(),
     );
     pipeline.admission.sealed = false;
@@ -384,10 +389,4 @@ function retryUnseal(keyring: Keyring, open: () => Promise<void>, log: Log, stop
 function once(run: () => Promise<void>): () => Promise<void> {
   let running: Promise<void> | undefined;
   return () => (running ??= run());
-}
-
-const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
-function isUuid(value: string): boolean {
-  return UUID.test(value);
 }

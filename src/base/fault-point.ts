@@ -22,6 +22,14 @@ export const FAULT_POINTS = [
   "login.staged",
   "login.set",
   "login.promoted",
+  // A rotation: it began · the candidate is made, and nowhere · it is PENDING · the outside was told · it was tested · CURRENT has moved · nothing is left to do, and nobody has written so.
+  "rotate.begun",
+  "rotate.created",
+  "rotate.staged",
+  "rotate.set",
+  "rotate.tested",
+  "rotate.promoted",
+  "rotate.cleaned",
 ] as const;
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 

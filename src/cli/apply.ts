@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+import { RotationService } from "../gen/leasehold/v1/rotation_service_pb.ts";
 import type { Client } from "../client/client.ts";
 import { bareName, withClient } from "./context.ts";
 import { UsageError } from "./exit.ts";
@@ -13,7 +14,7 @@ import { allPages } from "./secret.ts";
 export function addApplyCommands(program: Command): void {
   program
     .command("apply")
-    .description("make the broker's policies, targets, roles and secrets those of YAML documents")
+    .description("make the broker's policies, targets, roles, secrets and rotations those of YAML documents")
     .requiredOption("-f, --file <path>", "a file, or a folder of .yaml files")
     .option("--dry-run", "check and show, change nothing", false)
     .action((options: { file: string; dryRun: boolean }, command: Command) =>
@@ -34,7 +35,7 @@ export function addApplyCommands(program: Command): void {
 
   program
     .command("get <kind> [name]")
-    .description("policies, targets or roles; with a name, a document that `apply` takes back")
+    .description("policies, targets, roles or rotations; with a name, a document that `apply` takes back")
     .action((kind: string, name: string | undefined, _options: object, command: Command) =>
       withClient(command, async ({ client, format }) => {
         if (name !== undefined) return printValue(await one(client, kindOf(kind), name), format === "json" ? "json" : "yaml");
@@ -51,7 +52,7 @@ export function addApplyCommands(program: Command): void {
 
   program
     .command("delete <kind> <name>")
-    .description("a policy, target or role")
+    .description("a policy, target, role or rotation")
     .option("--forget-leases", "of a target that is gone: give up its live leases", false)
     .action((kind: string, name: string, { forgetLeases }: { forgetLeases: boolean }, command: Command) =>
       withClient(command, async ({ client }) => {
@@ -60,20 +61,30 @@ export function addApplyCommands(program: Command): void {
         if (which === "policy") await client.call(PolicyService.method.deletePolicy, { path: `policies/${bareName(name, "policies")}`, requestId });
         else if (which === "target")
           await client.call(OperatorService.method.deleteTarget, { path: `targets/${bareName(name, "targets")}`, requestId, forgetLeases });
+        else if (which === "rotation") await client.call(RotationService.method.deleteRotation, { path: name, requestId });
         else await client.call(OperatorService.method.deleteRole, { path: name, requestId });
         console.log(`${which} ${name} deleted`);
       }),
     );
 }
 
-type Which = "policy" | "target" | "role";
+type Which = "policy" | "target" | "role" | "rotation";
 
-const PLURAL: Readonly<Record<Which, string>> = { policy: "policies", target: "targets", role: "roles" };
+const PLURAL: Readonly<Record<Which, string>> = { policy: "policies", target: "targets", role: "roles", rotation: "rotations" };
 
 function kindOf(text: string): Which {
-  const kinds: Readonly<Record<string, Which>> = { policy: "policy", policies: "policy", target: "target", targets: "target", role: "role", roles: "role" };
+  const kinds: Readonly<Record<string, Which>> = {
+    policy: "policy",
+    policies: "policy",
+    target: "target",
+    targets: "target",
+    role: "role",
+    roles: "role",
+    rotation: "rotation",
+    rotations: "rotation",
+  };
   const kind = kinds[text.toLowerCase()];
-  if (kind === undefined) throw new UsageError("the kind must be policy, target or role");
+  if (kind === undefined) throw new UsageError("the kind must be policy, target, role or rotation");
   return kind;
 }
 
@@ -86,6 +97,7 @@ async function one(client: Client, kind: Which, name: string): Promise<JsonObjec
     return manifestOf("Policy", (await client.call(PolicyService.method.getPolicy, { path: `policies/${bareName(name, "policies")}` })).policy!);
   if (kind === "target")
     return manifestOf("Target", (await client.call(OperatorService.method.getTarget, { path: `targets/${bareName(name, "targets")}` })).target!);
+  if (kind === "rotation") return manifestOf("Rotation", (await client.call(RotationService.method.getRotation, { path: name })).rotation!);
   return manifestOf("Role", (await client.call(OperatorService.method.getRole, { path: name })).role!);
 }
 
@@ -99,6 +111,10 @@ async function every(client: Client, kind: Which): Promise<JsonObject[]> {
     if (kind === "target") {
       const page = await client.call(OperatorService.method.listTargets, request);
       return { items: page.targets.map((target) => manifestOf("Target", target)), next: page.nextPageToken };
+    }
+    if (kind === "rotation") {
+      const page = await client.call(RotationService.method.listRotations, request);
+      return { items: page.rotations.map((rotation) => manifestOf("Rotation", rotation)), next: page.nextPageToken };
     }
     const page = await client.call(OperatorService.method.listRoles, request);
     return { items: page.roles.map((role) => manifestOf("Role", role)), next: page.nextPageToken };

@@ -20,6 +20,14 @@ import {
   TlsMode,
 } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { type Policy, PolicySchema, PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+import {
+  KeyPair_Algorithm,
+  RandomBytes_Encoding,
+  type Rotation,
+  RotationPolicySchema,
+  RotationSchema,
+  RotationService,
+} from "../gen/leasehold/v1/rotation_service_pb.ts";
 import { PutSecretRequestSchema, SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
 import type { Client } from "../client/client.ts";
 import { CallError } from "../client/errors.ts";
@@ -38,10 +46,10 @@ export interface Manifest {
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
-export const KINDS = ["Policy", "Target", "Role", "Secret"] as const;
+export const KINDS = ["Policy", "Target", "Role", "Secret", "Rotation"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles. Throws UsageError. */
+/** Everything in a file, or in the .yaml and .yml files of a folder. Targets before roles, secrets before their rotations. Throws UsageError. */
 export function readManifests(path: string): Manifest[] {
   const files = statSync(path, { throwIfNoEntry: false })?.isDirectory()
     ? readdirSync(path)
@@ -105,6 +113,14 @@ export async function applyManifest(client: Client, manifest: Manifest, dryRun: 
       if (applied !== "unchanged") await client.call(OperatorService.method.putRole, { role, dryRun, etag: stored?.role?.etag ?? "", requestId: randomUUID() });
       return { name: role.path, applied };
     }
+    case "Rotation": {
+      const rotation = messageOf(RotationSchema, manifest);
+      const stored = await found(client.call(RotationService.method.getRotation, { path: rotation.path }));
+      const applied = compare(RotationSchema, rotationDefaults(rotation), stored?.rotation);
+      if (applied !== "unchanged")
+        await client.call(RotationService.method.putRotation, { rotation, dryRun, etag: stored?.rotation?.etag ?? "", requestId: randomUUID() });
+      return { name: rotation.path, applied };
+    }
     case "Secret":
       return applySecret(client, manifest, dryRun);
   }
@@ -135,16 +151,24 @@ function valueOf(value: unknown, key: string, source: string): PlainValue {
 export function manifestOf(kind: "Policy", message: Policy): JsonObject;
 export function manifestOf(kind: "Target", message: Target): JsonObject;
 export function manifestOf(kind: "Role", message: Role): JsonObject;
-export function manifestOf(kind: Kind, message: Policy | Target | Role): JsonObject {
-  const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : RoleSchema;
+export function manifestOf(kind: "Rotation", message: Rotation): JsonObject;
+export function manifestOf(kind: Kind, message: Policy | Target | Role | Rotation): JsonObject {
+  const schema = kind === "Policy" ? PolicySchema : kind === "Target" ? TargetSchema : kind === "Rotation" ? RotationSchema : RoleSchema;
   return { kind, ...inputOf(schema, message) };
 }
 
 const OUTPUT_ONLY = ["uid", "etag", "updateTime", "updatedBy"];
+/** How a rotation stands: no part of what an operator sets. */
+const ROTATION_STATUS =
+  `state step stepTime pendingVersion generation attempts candidateFailures lastProblem stuckSince nextAttemptTime nextRotationTime lastRotationTime cause`.split(
+    " ",
+  );
 
 function inputOf<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonObject {
   const json = toJson(schema, message) as JsonObject;
-  return Object.fromEntries(Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name)));
+  return Object.fromEntries(
+    Object.entries(json).filter(([name]) => !OUTPUT_ONLY.includes(name) && !(schema.typeName === RotationSchema.typeName && ROTATION_STATUS.includes(name))),
+  );
 }
 
 /** Exact: a field that the document no longer has (`allow_broad`, a limit) is a change, or it would stay for ever. */
@@ -167,6 +191,24 @@ function withDefaults<D extends typeof RoleSchema | typeof TargetSchema>(schema:
     }
     if (engine.case === "mysql") (engine.value as MysqlRole).hostPattern ||= "%";
   } else if (engine.case !== undefined) (engine.value as PostgresTarget | RedisTarget | MysqlTarget).tlsMode ||= TlsMode.VERIFY_FULL;
+  return filled;
+}
+
+/** As the broker stores it. */
+function rotationDefaults(message: Rotation): Rotation {
+  const filled = clone(RotationSchema, message);
+  filled.policy ??= create(RotationPolicySchema);
+  filled.maxCandidateFailures ||= 5;
+  const { schedule } = filled.policy;
+  if (schedule.case === "cron") schedule.value.timeZone ||= "UTC";
+  if (filled.rotator.case !== "generated") return filled;
+  for (const field of filled.rotator.value.fields) {
+    const { name, kind } = field;
+    if (kind.case === "random") kind.value.encoding ||= RandomBytes_Encoding.BASE64URL;
+    if (kind.case !== "keyPair") continue;
+    kind.value.algorithm ||= KeyPair_Algorithm.ED25519;
+    field.publicName ||= `${name}_public`;
+  }
   return filled;
 }
 

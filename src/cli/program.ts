@@ -10,6 +10,7 @@ import { addOperationCommands } from "./operation.ts";
 import { addOperatorCommands } from "./operator.ts";
 import { addPolicyCommands } from "./policy.ts";
 import { addReconcileCommands } from "./reconcile.ts";
+import { addRotationCommands } from "./rotation.ts";
 import { addSecretCommands } from "./secret.ts";
 import { addServeCommands } from "./serve.ts";
 import { addTargetCommands } from "./target.ts";
@@ -46,6 +47,7 @@ export function buildProgram(): Command {
     addOperatorCommands,
     addSecretCommands,
     addLeaseCommands,
+    addRotationCommands,
     addWatchCommand,
     addPolicyCommands,
     addApplyCommands,

@@ -7,6 +7,7 @@ import { Clockwork } from "../schedule/clockwork.ts";
 import type { DueIndex } from "../schedule/due-index.ts";
 import type { Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
+import { dueLeases, type DueLease } from "../store/due-leases.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import { LeaseActor } from "./act.ts";
 import type { Due } from "./due.ts";
@@ -53,7 +54,7 @@ export interface Ledger {
   readonly issuer: LeaseIssuer;
   readonly renewer: LeaseRenewer;
   readonly revoker: LeaseRevoker;
-  readonly clockwork: Clockwork;
+  readonly clockwork: Clockwork<DueLease>;
   readonly pool: WarmPool;
   readonly gate: TargetGate;
   /** The background work of `target scan`. */
@@ -80,7 +81,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
   const actor = new LeaseActor({ db, reach, committer, revoker, due, settings, log });
   const clockwork = new Clockwork(
     {
-      db,
+      source: dueLeases(db),
       clock,
       index: deps.index,
       act: (found) => actor.act(found),

@@ -15,9 +15,18 @@ export interface Change {
   readonly removed: boolean;
 }
 
+/** Rotations move labels and write candidates: their events count as changes of the secret. */
 export function isSecretChange(type: number): boolean {
-  return type >= 1 && type < 20;
+  return (type >= 1 && type < 20) || isRotationChange(type);
 }
+
+/** 50 to 59; `expireAt` of these is the next planned rotation. */
+export function isRotationChange(type: number): boolean {
+  return type >= 50 && type < 60;
+}
+
+/** CURRENT moved to a rotation's candidate. */
+export const ROTATION_SUCCEEDED = 55;
 
 export const POLICY_CHANGED = 40;
 export const TARGET_CHANGED = 41;

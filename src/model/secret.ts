@@ -17,6 +17,8 @@ export interface SecretMeta {
   readonly currentVersion: number;
   /** 0: none. */
   readonly previousVersion: number;
+  /** A rotation's candidate; 0: none is under way. */
+  readonly pendingVersion: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly annotations: Readonly<Record<string, string>>;
   readonly maxVersions: number;
@@ -39,13 +41,14 @@ export interface VersionMeta {
   readonly destroyedAt: number | undefined;
 }
 
-export type StagingLabel = "CURRENT" | "PREVIOUS";
+export type StagingLabel = "CURRENT" | "PREVIOUS" | "PENDING";
 
 /** Which version a read means. */
 export type Selector = { readonly kind: "version"; readonly version: number } | { readonly kind: "label"; readonly label: StagingLabel };
 
 export function stagingLabels(secret: SecretMeta, version: number): StagingLabel[] {
   if (version === secret.currentVersion) return ["CURRENT"];
+  if (version === secret.pendingVersion) return ["PENDING"];
   return version === secret.previousVersion ? ["PREVIOUS"] : [];
 }
 

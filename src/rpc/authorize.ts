@@ -6,6 +6,7 @@ import { authorized, type Authorized, type Identified, type Stored } from "./cal
 import type { CallState } from "./call-state.ts";
 import type { Access, Decision, Resources } from "./collaborators.ts";
 import type { MethodRow, RequestFacts } from "./methods.ts";
+import { secretOfRotation } from "./rotation-path.ts";
 
 /** What a call is about, read from its request and, where that is not enough, from the store. */
 export interface Target {
@@ -33,6 +34,11 @@ export function resolveTarget(row: MethodRow<unknown>, request: unknown, known: 
     case "path": {
       const path = parsePath(resource.of(request), resource.root);
       return row.ttlMs === undefined ? target(path, facts) : withTtl(target(path, facts), path, row.ttlMs(request), resources);
+    }
+    case "rotation": {
+      const path = parsePath(resource.of(request), "rotations");
+      secretOfRotation(path);
+      return target(path, facts);
     }
     case "subject":
       return target(parsePath(resource.path(request)), facts);
@@ -74,6 +80,8 @@ function isAllowed(principal: Principal, row: MethodRow<unknown>, request: unkno
       const subject = resource.of(request);
       return subject === "" || subject === principal.id || access.allowsFolder(principal, capability, resource.folder);
     }
+    case "rotation":
+      return [found.path, secretOfRotation(found.path)].every((path) => access.decide(principal, capability, path, found.facts) === "allow");
     case "path":
     case "constant":
       return access.decide(principal, capability, found.path, found.facts) === "allow";

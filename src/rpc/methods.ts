@@ -6,6 +6,7 @@ import { LeaseService } from "../gen/leasehold/v1/lease_service_pb.ts";
 import { OperationService } from "../gen/leasehold/v1/operation_service_pb.ts";
 import { OperatorService } from "../gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../gen/leasehold/v1/policy_service_pb.ts";
+import { RotationService } from "../gen/leasehold/v1/rotation_service_pb.ts";
 import { SecretService } from "../gen/leasehold/v1/secret_service_pb.ts";
 import { WatchService } from "../gen/leasehold/v1/watch_service_pb.ts";
 import type { Capability } from "../model/capability.ts";
@@ -22,6 +23,7 @@ export const SERVICES = {
   OperatorService,
   OperationService,
   IdentityService,
+  RotationService,
 } as const;
 
 /** What a call is about, and so what it is authorized against. `of` reads the request before it is validated: it must not throw. */
@@ -30,6 +32,8 @@ export type Resource<I> =
   | { readonly kind: "self" }
   /** One path of the request, below `root`. */
   | { readonly kind: "path"; readonly root: Root; readonly of: (request: I) => string }
+  /** `rotations/X`: needs the capability on that path, and on X as well (finding 15). */
+  | { readonly kind: "rotation"; readonly of: (request: I) => string }
   /** Always the same path. */
   | { readonly kind: "constant"; readonly path: string }
   /**
@@ -128,6 +132,7 @@ export const METHODS = {
       audit: "change",
       ttlMs: (r) => milliseconds(r.ttl),
     },
+    getStaticCredential: { capability: "read", resource: { kind: "path", root: "secrets", of: (r) => r.path }, rate: "read", audit: "read" },
   },
   LeaseService: {
     getLease: { capability: "describe", resource: { kind: "lease", ownerMay: true, of: (r) => r.path }, rate: "read", audit: "read" },
@@ -210,6 +215,15 @@ export const METHODS = {
     listOperations: { capability: "operate", resource: { kind: "set", scopes: () => ["operations/"] }, rate: "list", audit: "read" },
     cancelOperation: { capability: "operate", resource: { kind: "operation", of: (r) => r.path }, rate: "admin", audit: "change" },
     waitOperation: { capability: "operate", resource: { kind: "operation", of: (r) => r.path }, rate: "read", audit: "read", maxMs: WAIT_MAX_MS },
+  },
+  RotationService: {
+    putRotation: { capability: "rotate", resource: { kind: "rotation", of: (r) => r.rotation?.path ?? "" }, rate: "admin", audit: "change" },
+    getRotation: { capability: "describe", resource: { kind: "rotation", of: (r) => r.path }, rate: "read", audit: "read" },
+    listRotations: { capability: "list", resource: { kind: "set", scopes: (r) => [r.prefix === "" ? "rotations/" : r.prefix] }, rate: "list", audit: "read" },
+    deleteRotation: { capability: "rotate", resource: { kind: "rotation", of: (r) => r.path }, rate: "admin", audit: "change" },
+    rotateNow: { capability: "rotate", resource: { kind: "rotation", of: (r) => r.path }, rate: "admin", audit: "change" },
+    abortRotation: { capability: "rotate", resource: { kind: "rotation", of: (r) => r.path }, rate: "admin", audit: "change" },
+    resumeRotation: { capability: "rotate", resource: { kind: "rotation", of: (r) => r.path }, rate: "admin", audit: "change" },
   },
   IdentityService: {
     whoAmI: { capability: "", resource: { kind: "self" }, rate: "read", audit: "read" },

@@ -35,6 +35,8 @@ export const REASONS: Readonly<Record<Reason, Public>> = {
   LEASE_NOT_RENEWABLE: { code: status.FAILED_PRECONDITION, text: "the lease can't be renewed any more" },
   LEASE_ENDED: { code: status.FAILED_PRECONDITION, text: "the lease of this request_id has ended" },
   IN_USE: { code: status.FAILED_PRECONDITION, text: "something still uses it" },
+  ROTATION_NOT_FOUND: { code: status.NOT_FOUND, text: "there is no such rotation" },
+  ROTATION_IN_PROGRESS: { code: status.FAILED_PRECONDITION, text: "a rotation is under way" },
   LEASE_NOT_FORGETTABLE: { code: status.FAILED_PRECONDITION, text: "only a lease whose revocation has failed may be forgotten" },
   LEASE_QUOTA: { code: status.RESOURCE_EXHAUSTED, text: "the quota of live leases is used up", retryAfterMs: 1000 },
   TTL_ABOVE_MAXIMUM: { code: status.INVALID_ARGUMENT, text: "the ttl is above the maximum" },

@@ -1,9 +1,7 @@
 import { Gather } from "../base/gather.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
-import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
-import { claimDueLeases, claimNamedLeases, type DueLease, leaseTimes, type LeaseTime, upcomingLeases } from "../store/due-leases.ts";
 import type { DueIndex } from "./due-index.ts";
 
 export interface ClockworkOptions {
@@ -11,20 +9,45 @@ export interface ClockworkOptions {
   readonly sweepMs: number;
   /** How long a worker has what it claimed. */
   readonly claimMs: number;
-  /** Leases worked on at a time, by this replica; and on one target. */
+  /** Worked on at a time, by this replica; and on one target. */
   readonly concurrency: number;
   readonly perTarget: number;
   /** On one target while clients are served: what is due can wait for them a little. */
   readonly perTargetServing: number;
 }
 
-export interface ClockworkDeps {
-  readonly db: Db;
+/** Something that was due and is claimed: until the claim ends no other worker has it. */
+export interface Due {
+  readonly id: string;
+  /** What not too many are worked on of at a time. */
+  readonly targetUid: string;
+}
+
+/** When something is due. Unix milliseconds, database clock. */
+export interface DueTime {
+  readonly id: string;
+  readonly at: number;
+}
+
+/** One kind of due rows in the ledger: leases (store/due-leases.ts), rotations (store/rotations.ts). Each decides by the database's clock, in the statement that claims. */
+export interface DueSource<D extends Due> {
+  /** Takes what is due, oldest first; of each target at most `perTarget`, of `busyTargets` none, so that a sick target can't fill the hands of a worker (lesson 6). */
+  claim(limit: number, perTarget: number, busyTargets: readonly string[], claimMs: number): Promise<D[]>;
+  /** Takes those of the named ones that are really due: whoever named them only had a hint. */
+  claimNamed(ids: readonly string[], busyTargets: readonly string[], claimMs: number): Promise<D[]>;
+  /** What becomes due within `horizonMs`, soonest first, behind `after`. */
+  upcoming(horizonMs: number, after: DueTime, limit: number): Promise<DueTime[]>;
+  /** When these are due; those that wait for nothing any more are left out. */
+  times(ids: readonly string[]): Promise<DueTime[]>;
+}
+
+export interface ClockworkDeps<D extends Due> {
+  readonly source: DueSource<D>;
   readonly clock: LedgerClock;
   /** Undefined without Redis. */
   readonly index: DueIndex | undefined;
   /** Must not reject. */
-  readonly act: (due: DueLease) => Promise<void>;
+  readonly act: (due: D) => Promise<void>;
   readonly log: Log;
   readonly serving: () => boolean;
   readonly claimed: Counter;
@@ -51,13 +74,13 @@ type Place = "hints" | "ledger";
  * What is due, when it is due. The due index wakes this replica at the right millisecond and spreads the work over replicas; the sweep behind it finds everything by itself, only less promptly, so Redis
  * may be absent, wiped or wrong. Either way the row decides, in one statement on the database's clock: claimed, or not due (finding 10).
  */
-export class Clockwork {
-  readonly #deps: ClockworkDeps;
+export class Clockwork<D extends Due> {
+  readonly #deps: ClockworkDeps<D>;
   readonly #options: ClockworkOptions;
   readonly #work = new Set<Promise<void>>();
   readonly #perTarget = new Map<string, number>();
   /** Claimed, but the target has its hands full: a queue for each, so that a slow one holds up nobody else's. */
-  readonly #waiting = new Map<string, DueLease[]>();
+  readonly #waiting = new Map<string, D[]>();
   readonly #changing: Gather<string, true>;
   readonly #ending: Gather<string, true>;
   #waitingCount = 0;
@@ -71,7 +94,7 @@ export class Clockwork {
   /** Something due was left lying for want of room. */
   #left = false;
 
-  constructor(deps: ClockworkDeps, options: ClockworkOptions) {
+  constructor(deps: ClockworkDeps<D>, options: ClockworkOptions) {
     this.#deps = deps;
     this.#options = options;
     this.#changing = new Gather({ run: (ids) => this.#changed(ids), lanes: 2, max: 1000 });
@@ -95,19 +118,19 @@ export class Clockwork {
     while (this.#looking !== undefined || this.#work.size > 0) await Promise.all([this.#looking, ...this.#work]);
   }
 
-  /** A lease's next action moved: the hint goes to Redis, and this replica wakes up for it if nobody else does. @param at Unix milliseconds, database clock. */
+  /** Something's next action moved: the hint goes to Redis, and this replica wakes up for it if nobody else does. @param at Unix milliseconds, database clock. */
   scheduled(id: string, at: number): void {
     if (this.#stopped || at - this.#deps.clock.now() > HORIZON_MS) return;
     this.#deps.index?.put([{ id, at }]).catch(() => {});
     this.#wake(at);
   }
 
-  /** A lease's next action moved: looks up when to, for many at a time. */
+  /** Something's next action moved: looks up when to, for many at a time. */
   async changed(id: string): Promise<void> {
     if (!this.#stopped) await this.#changing.add(id);
   }
 
-  /** Nothing is due for a lease for now: its hint goes. */
+  /** Nothing is due for this for now: its hint goes. */
   ended(id: string): void {
     if (this.#deps.index !== undefined && !this.#stopped) void this.#ending.add(id);
   }
@@ -125,10 +148,10 @@ export class Clockwork {
 
   /** Tells Redis what becomes due before long; by the page, so that many of them don't hold up the process. */
   async #foretell(): Promise<void> {
-    const { db, index } = this.#deps;
-    let after: LeaseTime = { id: FIRST_ID, at: 0 };
+    const { source, index } = this.#deps;
+    let after: DueTime = { id: FIRST_ID, at: 0 };
     for (let told = 0; told < MAX_UPCOMING && !this.#stopped; told += PAGE) {
-      const page = await upcomingLeases(db, HORIZON_MS, after, PAGE);
+      const page = await source.upcoming(HORIZON_MS, after, PAGE);
       if (told === 0 && page[0] !== undefined) this.#wake(Math.max(page[0].at, this.#again()));
       await index?.put(page).catch(() => {});
       if (page.length < PAGE || index === undefined) return;
@@ -189,12 +212,12 @@ export class Clockwork {
 
   async #claim(room: number): Promise<number> {
     const { claimMs } = this.#options;
-    return this.#take(await claimDueLeases(this.#deps.db, room, this.#limit(), this.#busyTargets(), claimMs));
+    return this.#take(await this.#deps.source.claim(room, this.#limit(), this.#busyTargets(), claimMs));
   }
 
   async #claimNamed(ids: readonly string[]): Promise<number> {
     if (ids.length === 0) return 0;
-    const found = await claimNamedLeases(this.#deps.db, ids, this.#busyTargets(), this.#options.claimMs);
+    const found = await this.#deps.source.claimNamed(ids, this.#busyTargets(), this.#options.claimMs);
     const taken = new Set(found.map((due) => due.id));
     await this.#retime(
       ids.filter((id) => !taken.has(id)),
@@ -206,7 +229,7 @@ export class Clockwork {
   /** Corrects hints by the ledger; none before `earliest`. */
   async #retime(ids: readonly string[], earliest = 0): Promise<void> {
     if (ids.length === 0) return;
-    const times = (await leaseTimes(this.#deps.db, ids)).map(({ id, at }) => ({ id, at: Math.max(at, earliest) }));
+    const times = (await this.#deps.source.times(ids)).map(({ id, at }) => ({ id, at: Math.max(at, earliest) }));
     const waiting = new Set(times.map((time) => time.id));
     const now = this.#deps.clock.now();
     const near = times.filter((time) => time.at - now <= HORIZON_MS);
@@ -218,7 +241,7 @@ export class Clockwork {
   async #wakeForNext(): Promise<void> {
     const next = await this.#deps.index?.next().catch(() => undefined);
     if (next !== undefined) return this.#wake(Math.max(next, this.#again()));
-    const [first] = await upcomingLeases(this.#deps.db, HORIZON_MS, { id: FIRST_ID, at: 0 }, 1);
+    const [first] = await this.#deps.source.upcoming(HORIZON_MS, { id: FIRST_ID, at: 0 }, 1);
     if (first !== undefined) this.#wake(Math.max(first.at, this.#again()));
   }
 
@@ -242,7 +265,7 @@ export class Clockwork {
     return ids.map(() => true);
   }
 
-  #take(found: readonly DueLease[]): number {
+  #take(found: readonly D[]): number {
     this.#deps.claimed.add(found.length);
     for (const due of found) {
       if (this.#busy(due.targetUid)) this.#wait(due);
@@ -261,14 +284,14 @@ export class Clockwork {
     return now - this.#servedAt < SERVED_MS ? this.#options.perTargetServing : this.#options.perTarget;
   }
 
-  #wait(due: DueLease): void {
+  #wait(due: D): void {
     const queue = this.#waiting.get(due.targetUid);
     if (queue === undefined) this.#waiting.set(due.targetUid, [due]);
     else queue.push(due);
     this.#waitingCount++;
   }
 
-  #begin(due: DueLease): void {
+  #begin(due: D): void {
     const uid = due.targetUid;
     this.#perTarget.set(uid, (this.#perTarget.get(uid) ?? 0) + 1);
     const work = this.#deps.act(due).finally(() => {

@@ -8,16 +8,16 @@ const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 type WithClaim = Redis & { leaseholdClaim(key: string, now: string, visibilityMs: string, count: string): Promise<string[]> };
 
-/** When the near future's leases are due, in Redis: a hint that makes expiry exact and spreads it over replicas. Wiped, wrong or away, it costs the sweep's interval and nothing else. */
+/** When the near future's leases, or rotations, are due, in Redis: a hint that makes expiry exact and spreads it over replicas. Wiped, wrong or away, it costs the sweep's interval and nothing else. */
 export class DueIndex {
   readonly #redis: WithClaim;
   readonly #key: string;
 
-  /** @param scope of the keys: this installation and its namespace, so that two of them may share a Redis. Every key has the same hash tag, so that a cluster keeps them together. */
-  constructor(redis: Redis, scope: string) {
+  /** @param scope of the keys: this installation and its namespace, so that two of them may share a Redis. Every key has the same hash tag, so that a cluster keeps them together. @param name of the kind: ids of one kind would mean nothing to the others. */
+  constructor(redis: Redis, scope: string, name = "due") {
     redis.defineCommand("leaseholdClaim", { numberOfKeys: 1, lua: CLAIM });
     this.#redis = redis as WithClaim;
-    this.#key = `${scope}:due`;
+    this.#key = `${scope}:${name}`;
   }
 
   /** @param entries Unix milliseconds, database clock. Rejects when Redis is away. */

@@ -25,6 +25,8 @@ export class SecretReader {
   readonly #clock: LedgerClock;
   readonly #cache = new SecretCache();
   readonly #memory = new MemorySeal();
+  /** Told of every value that was opened; must not throw. */
+  onRead: ((path: string, version: number) => void) | undefined;
 
   constructor(db: Db, keyring: Keyring, clock: LedgerClock) {
     this.#db = db;
@@ -84,6 +86,7 @@ export class SecretReader {
       if (meta.expireAt !== undefined && now >= meta.expireAt) throw new LeaseholdError("VERSION_EXPIRED");
     }
     if (this.#keyring.sealed) throw new LeaseholdError("SEALED");
+    this.onRead?.(secret.path, meta.version);
     if ("number" in value) return { secret, version: meta, payload: this.#memory.open(value) };
     const payload = openPrepared(value);
     cached.value = this.#memory.keep(payload) ?? value;
@@ -93,5 +96,12 @@ export class SecretReader {
 
 function versionNumber(secret: SecretMeta, selector: Selector): number {
   if (selector.kind === "version") return selector.version;
-  return selector.label === "CURRENT" ? secret.currentVersion : secret.previousVersion;
+  switch (selector.label) {
+    case "CURRENT":
+      return secret.currentVersion;
+    case "PREVIOUS":
+      return secret.previousVersion;
+    case "PENDING":
+      return secret.pendingVersion;
+  }
 }

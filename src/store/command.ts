@@ -41,7 +41,21 @@ export type CommandKind =
   | "quarantine.extend"
   | "quarantine.end"
   | "finding.raise"
-  | "finding.resolve";
+  | "finding.resolve"
+  | "rotation.put"
+  | "rotation.delete"
+  | "rotation.request"
+  | "rotation.abort"
+  | "rotation.resume"
+  | "rotation.plan"
+  | "rotation.begin"
+  | "rotation.keep"
+  | "rotation.stage"
+  | "rotation.was_set"
+  | "rotation.promote"
+  | "rotation.finish"
+  | "rotation.fail"
+  | "rotation.give_up";
 
 /** A change as plain data: what the process's one committer hands to the database. Holds sealed bytes only, never a secret. */
 export interface Command {

@@ -76,22 +76,6 @@ const CLAIM = {
 };
 const CLAIM_IDS = { name: "lease_claim_ids", text: taking("lease_id = any ($1::uuid[]) and target_uid <> all ($3::uuid[])") };
 
-/** Takes what is due, oldest first; of each target at most `perTarget`, of `busyTargets` none, so that a sick target's leases can't fill the hands of a worker (lesson 6). */
-export async function claimDueLeases(db: Db, limit: number, perTarget: number, busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
-  return (await db.query<Row>(CLAIM, [limit, claimMs, busyTargets, perTarget])).map(dueOf);
-}
-
-/** Takes those of the named ones that are really due: whoever named them only had a hint. */
-export async function claimNamedLeases(db: Db, ids: readonly string[], busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> {
-  return (await db.query<Row>(CLAIM_IDS, [ids, claimMs, busyTargets])).map(dueOf);
-}
-
-/** When a lease is due. Unix milliseconds, database clock. */
-export interface LeaseTime {
-  readonly id: string;
-  readonly at: number;
-}
-
 const UPCOMING = {
   name: "lease_upcoming",
   text: `select lease_id as id, ${ms("at")} as at from lease_due
@@ -99,14 +83,17 @@ const UPCOMING = {
 };
 const TIMES = { name: "lease_times", text: `select lease_id as id, ${ms("at")} as at from lease_due where lease_id = any ($1::uuid[]) and at is not null` };
 
-/** What becomes due within `horizonMs`, soonest first, behind `after`. */
-export function upcomingLeases(db: Db, horizonMs: number, after: LeaseTime, limit: number): Promise<LeaseTime[]> {
-  return db.query(UPCOMING, [horizonMs, limit, after.at, after.id]);
-}
-
-/** When these are due; those that wait for nothing any more are left out. */
-export function leaseTimes(db: Db, ids: readonly string[]): Promise<LeaseTime[]> {
-  return db.query(TIMES, [ids]);
+/** What is due among leases, for the schedule (src/schedule/clockwork.ts). */
+export function dueLeases(db: Db) {
+  return {
+    claim: async (limit: number, perTarget: number, busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> =>
+      (await db.query<Row>(CLAIM, [limit, claimMs, busyTargets, perTarget])).map(dueOf),
+    claimNamed: async (ids: readonly string[], busyTargets: readonly string[], claimMs: number): Promise<DueLease[]> =>
+      (await db.query<Row>(CLAIM_IDS, [ids, claimMs, busyTargets])).map(dueOf),
+    upcoming: (horizonMs: number, after: { readonly id: string; readonly at: number }, limit: number): Promise<{ id: string; at: number }[]> =>
+      db.query(UPCOMING, [horizonMs, limit, after.at, after.id]),
+    times: (ids: readonly string[]): Promise<{ id: string; at: number }[]> => db.query(TIMES, [ids]),
+  };
 }
 
 /** Never throws: one odd row, with an infinite time for one, must not stop all the others (lesson 10). */

@@ -63,7 +63,8 @@ export function activeLogins(db: Db, targetUid: string, after: string, systemIde
 /** Something that did not agree between a target and the ledger. */
 export interface FindingRecord {
   readonly id: string;
-  readonly kind: "ORPHAN" | "LEASE_WITHOUT_LOGIN" | "QUARANTINE";
+  readonly kind: "ORPHAN" | "LEASE_WITHOUT_LOGIN" | "QUARANTINE" | "ROTATION_STUCK";
+  /** The rotation's uid for ROTATION_STUCK, whose `name` is the secret's path. */
   readonly targetUid: string;
   readonly name: string;
   readonly firstSeen: Date;

@@ -8,6 +8,7 @@ interface SecretRow {
   readonly latest_version: number;
   readonly current_version: number;
   readonly previous_version: number;
+  readonly pending_version: number;
   readonly labels: Record<string, string>;
   readonly annotations: Record<string, string>;
   readonly max_versions: number;
@@ -29,7 +30,7 @@ interface VersionRow {
 }
 
 const SECRET =
-  "uid, path, latest_version, current_version, previous_version, labels, annotations, max_versions, generation, created_at, updated_at, deleted_at, purge_at";
+  "uid, path, latest_version, current_version, previous_version, pending_version, labels, annotations, max_versions, generation, created_at, updated_at, deleted_at, purge_at";
 const VERSION = "version, created_at, created_by, not_before, expire_at, deleted_at, destroyed_at";
 
 const FIND = {
@@ -92,6 +93,7 @@ function secretOf(row: SecretRow): SecretMeta {
     latestVersion: row.latest_version,
     currentVersion: row.current_version,
     previousVersion: row.previous_version,
+    pendingVersion: row.pending_version,
     labels: row.labels,
     annotations: row.annotations,
     maxVersions: row.max_versions,

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { createLog } from "../../src/base/log.ts";
 import type { CommandKind } from "../../src/store/command.ts";
 import { Pool } from "../../src/store/db.ts";
-import { claimNamedLeases } from "../../src/store/due-leases.ts";
+import { dueLeases } from "../../src/store/due-leases.ts";
 import { GroupCommitter } from "../../src/store/group-committer.ts";
 import { CLAIM, CREATING, GRACE, LeaseModel, MAX_TTL, NEXT, POOL_AGE, REDO, type Step, STEP_KINDS, TTL, WAIT } from "../support/lease-model.ts";
 import { freshDatabase, type TestDatabase } from "../support/postgres.ts";
@@ -112,7 +112,7 @@ const created = (i: number) => ({
 /** Does one step of one lease; answers whether the ledger said yes. */
 async function perform(i: number, id: string, current: Step, generation: number): Promise<boolean> {
   const path = pathOf(i);
-  if (current.kind === "claim") return (await claimNamedLeases(db, [id], [], CLAIM)).length === 1;
+  if (current.kind === "claim") return (await dueLeases(db).claimNamed([id], [], CLAIM)).length === 1;
   if (current.kind === "take") return (await commit("lease.create", path, randomUUID(), { ...created(i), pool: true })).ok;
   const args = {
     generation: generation - (current.late ? 1 : 0),

@@ -21,7 +21,8 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   schedule: ["store", "crypto", "model", "base"],
   catalog: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   operations: ["audit", "schedule", "crypto", "store", "model", "base"],
-  secrets: ["policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
+  // The stored form of a secret is a message of leasehold.internal.v1.
+  secrets: ["gen", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   leases: ["catalog", "operations", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],
   // `gen` and `identity` for the one rotator that calls a service of the published protocol, and must know who it is (below).
   rotation: ["gen", "identity", "catalog", "secrets", "policy", "audit", "schedule", "engines", "crypto", "store", "model", "base"],

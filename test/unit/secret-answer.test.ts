@@ -11,6 +11,7 @@ const secret: SecretMeta = {
   latestVersion: 3,
   currentVersion: 3,
   previousVersion: 2,
+  pendingVersion: 0,
   labels: {},
   annotations: {},
   maxVersions: 10,

@@ -24,6 +24,7 @@ import { durationMs, timestamp } from "../convert.ts";
 import type { Handlers } from "../definition.ts";
 import type { PageTokens } from "../page-token.ts";
 import type { RequestKeys } from "../request-key.ts";
+import { secretOfRotation } from "../rotation-path.ts";
 
 export interface PolicyServiceDeps {
   readonly db: Db;
@@ -121,12 +122,21 @@ export function policyService(deps: PolicyServiceDeps): Handlers<typeof PolicySe
       if (principal === undefined) throw invalid("principal", "must be a SPIFFE id");
       const asked = durationMs(request.ttl, "ttl");
       const ttlMs = asked ?? (request.capability === "issue" ? await deps.resources.defaultTtlMs(request.path) : undefined);
-      const explanation = deps.store.current.explain(principal, request.capability, request.path, { ttlMs });
+      const { capability } = request;
+      const explain = (path: string): Explanation => deps.store.current.explain(principal, capability, path, { ttlMs });
+      let explained = request.path;
+      let explanation = explain(explained);
+      // A rotation needs the capability on its secret too: where only that is missing, that is what to tell.
+      if (explanation.decision === "allow" && explained.startsWith("rotations/")) {
+        explained = secretOfRotation(explained);
+        explanation = explain(explained);
+      }
+      const about = explained === request.path ? "" : `on ${explained}: `;
       return {
         allowed: explanation.decision === "allow",
-        explanation: sentence(explanation, request.path),
-        ...(explanation.decidingRule === undefined ? {} : { decidingRule: ruleMessage(explanation.decidingRule, request.path) }),
-        nearestRules: explanation.nearestRules.map((rule) => ruleMessage(rule, request.path)),
+        explanation: `${about}${sentence(explanation, explained)}`,
+        ...(explanation.decidingRule === undefined ? {} : { decidingRule: ruleMessage(explanation.decidingRule, explained) }),
+        nearestRules: explanation.nearestRules.map((rule) => ruleMessage(rule, explained)),
       };
     },
   };

@@ -50,7 +50,10 @@ export function reconcileHandlers(
     },
 
     async listFindings(request, call) {
-      const found = (await listFindings(db, request.all, request.limit || FIRST)).map((finding) => ({ ...finding, target: pathOf(finding.targetUid) }));
+      const found = (await listFindings(db, request.all, request.limit || FIRST)).map((finding) => ({
+        ...finding,
+        target: finding.kind === "ROTATION_STUCK" ? `rotations/${finding.name}` : pathOf(finding.targetUid),
+      }));
       const findings = found
         .filter((finding) => call.allows(finding.target))
         .map(({ id, kind, target, name, firstSeen, lastSeen, resolution }) => ({

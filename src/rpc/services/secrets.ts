@@ -181,8 +181,8 @@ export function selectorOf(request: GetSecretRequest): Selector {
   const { selector } = request;
   if (selector.case === "version") return { kind: "version", version: Number(selector.value) };
   if (selector.case === undefined || selector.value === "CURRENT") return CURRENT;
-  if (selector.value === "PREVIOUS") return { kind: "label", label: "PREVIOUS" };
-  throw invalid("staging_label", "must be CURRENT or PREVIOUS");
+  if (selector.value === "PREVIOUS" || selector.value === "PENDING") return { kind: "label", label: selector.value };
+  throw invalid("staging_label", "must be CURRENT, PREVIOUS or PENDING");
 }
 
 /** Sealed as it will be sent: the field of SecretPayload has the number of GetSecretResponse's. */

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { EventSchema, type EventType, type WatchResponseSchema } from "../../gen/leasehold/v1/watch_service_pb.ts";
-import type { Change } from "../../model/event.ts";
+import { type Change, isRotationChange } from "../../model/event.ts";
 import { timestamp } from "../convert.ts";
 import { toBuffer } from "../definition.ts";
 import { Encoded } from "../encoded.ts";
@@ -72,7 +72,7 @@ export function eventOf(change: Change, snapshot: boolean): EventMessage {
     leasePath: change.leaseId === undefined ? "" : `leases/${change.leaseId}`,
     principal: change.principal,
     removed: change.removed,
-    ...(change.expireAt === undefined ? {} : { expireTime: timestamp(change.expireAt) }),
+    ...(change.expireAt === undefined ? {} : { [isRotationChange(change.type) ? "nextRotationTime" : "expireTime"]: timestamp(change.expireAt) }),
   };
 }
 

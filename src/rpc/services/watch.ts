@@ -51,7 +51,7 @@ export function watchService(deps: WatchServiceDeps): Handlers<typeof WatchServi
           };
           for (const change of step.changes) {
             if (!isVisible(call, scopes, change)) continue;
-            if (request.includeValues && change.type === EventType.SECRET_VERSION_CREATED) {
+            if (request.includeValues && (change.type === EventType.SECRET_VERSION_CREATED || change.type === EventType.ROTATION_SUCCEEDED)) {
               const event = eventOf(change, step.snapshot);
               bytes += await addValues(deps.reader, call, event, change);
               events.push(encodeEvent(event));

@@ -5,8 +5,8 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import { file_buf_validate_validate } from "../../buf/validate/validate_pb.ts";
-import type { Duration } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_duration } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import type { Lease } from "./lease_pb.ts";
 import { file_leasehold_v1_lease } from "./lease_pb.ts";
 import type { Value } from "./value_pb.ts";
@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/credential_service.proto.
  */
 export const file_leasehold_v1_credential_service: GenFile = /*@__PURE__*/
-  fileDesc("CiVsZWFzZWhvbGQvdjEvY3JlZGVudGlhbF9zZXJ2aWNlLnByb3RvEgxsZWFzZWhvbGQudjEifAoWSXNzdWVDcmVkZW50aWFsUmVxdWVzdBIMCgRwYXRoGAEgASgJEiYKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2Ui1QEKF0lzc3VlQ3JlZGVudGlhbFJlc3BvbnNlEiIKBWxlYXNlGAEgASgLMhMubGVhc2Vob2xkLnYxLkxlYXNlEkIKBGRhdGEYAiADKAsyLy5sZWFzZWhvbGQudjEuSXNzdWVDcmVkZW50aWFsUmVzcG9uc2UuRGF0YUVudHJ5QgOAAQESEAoIcmV2aXNpb24YAyABKAMaQAoJRGF0YUVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEycwoRQ3JlZGVudGlhbFNlcnZpY2USXgoPSXNzdWVDcmVkZW50aWFsEiQubGVhc2Vob2xkLnYxLklzc3VlQ3JlZGVudGlhbFJlcXVlc3QaJS5sZWFzZWhvbGQudjEuSXNzdWVDcmVkZW50aWFsUmVzcG9uc2ViBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_leasehold_v1_lease, file_leasehold_v1_value]);
+  fileDesc("CiVsZWFzZWhvbGQvdjEvY3JlZGVudGlhbF9zZXJ2aWNlLnByb3RvEgxsZWFzZWhvbGQudjEifAoWSXNzdWVDcmVkZW50aWFsUmVxdWVzdBIMCgRwYXRoGAEgASgJEiYKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2Ui1QEKF0lzc3VlQ3JlZGVudGlhbFJlc3BvbnNlEiIKBWxlYXNlGAEgASgLMhMubGVhc2Vob2xkLnYxLkxlYXNlEkIKBGRhdGEYAiADKAsyLy5sZWFzZWhvbGQudjEuSXNzdWVDcmVkZW50aWFsUmVzcG9uc2UuRGF0YUVudHJ5QgOAAQESEAoIcmV2aXNpb24YAyABKAMaQAoJRGF0YUVudHJ5EgsKA2tleRgBIAEoCRIiCgV2YWx1ZRgCIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZToCOAEiWgoaR2V0U3RhdGljQ3JlZGVudGlhbFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIdCgxtaW5fcmV2aXNpb24YAiABKANCB7pIBCICKABKBAgPEBBSCW5hbWVzcGFjZSK7AwobR2V0U3RhdGljQ3JlZGVudGlhbFJlc3BvbnNlEgwKBHBhdGgYASABKAkSDwoHdmVyc2lvbhgCIAEoAxJGCgRkYXRhGAMgAygLMjMubGVhc2Vob2xkLnYxLkdldFN0YXRpY0NyZWRlbnRpYWxSZXNwb25zZS5EYXRhRW50cnlCA4ABARIvCgtjcmVhdGVfdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLwoLZXhwaXJlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKEmxhc3Rfcm90YXRpb25fdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASNgoSbmV4dF9yb3RhdGlvbl90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghyb3RhdGluZxgIIAEoCBIPCgdvdmVybGFwGAkgASgIGkAKCURhdGFFbnRyeRILCgNrZXkYASABKAkSIgoFdmFsdWUYAiABKAsyEy5sZWFzZWhvbGQudjEuVmFsdWU6AjgBMuQBChFDcmVkZW50aWFsU2VydmljZRJeCg9Jc3N1ZUNyZWRlbnRpYWwSJC5sZWFzZWhvbGQudjEuSXNzdWVDcmVkZW50aWFsUmVxdWVzdBolLmxlYXNlaG9sZC52MS5Jc3N1ZUNyZWRlbnRpYWxSZXNwb25zZRJvChNHZXRTdGF0aWNDcmVkZW50aWFsEigubGVhc2Vob2xkLnYxLkdldFN0YXRpY0NyZWRlbnRpYWxSZXF1ZXN0GikubGVhc2Vob2xkLnYxLkdldFN0YXRpY0NyZWRlbnRpYWxSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_lease, file_leasehold_v1_value]);
 
 /**
  * Request of IssueCredential.
@@ -90,7 +90,112 @@ export const IssueCredentialResponseSchema: GenMessage<IssueCredentialResponse> 
   messageDesc(file_leasehold_v1_credential_service, 1);
 
 /**
- * Credentials made on demand.
+ * Request of GetStaticCredential.
+ *
+ * @generated from message leasehold.v1.GetStaticCredentialRequest
+ */
+export type GetStaticCredentialRequest = Message<"leasehold.v1.GetStaticCredentialRequest"> & {
+  /**
+   * Path of the secret, `secrets/payments/db`.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * The answer reflects at least this revision.
+   *
+   * @generated from field: int64 min_revision = 2;
+   */
+  minRevision: bigint;
+};
+
+/**
+ * Describes the message leasehold.v1.GetStaticCredentialRequest.
+ * Use `create(GetStaticCredentialRequestSchema)` to create a new message.
+ */
+export const GetStaticCredentialRequestSchema: GenMessage<GetStaticCredentialRequest> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_credential_service, 2);
+
+/**
+ * Response of GetStaticCredential.
+ *
+ * @generated from message leasehold.v1.GetStaticCredentialResponse
+ */
+export type GetStaticCredentialResponse = Message<"leasehold.v1.GetStaticCredentialResponse"> & {
+  /**
+   * Path of the secret.
+   *
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * The version that is CURRENT.
+   *
+   * @generated from field: int64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * Its fields.
+   *
+   * @generated from field: map<string, leasehold.v1.Value> data = 3;
+   */
+  data: { [key: string]: Value };
+
+  /**
+   * When the version was written.
+   *
+   * @generated from field: google.protobuf.Timestamp create_time = 4;
+   */
+  createTime?: Timestamp | undefined;
+
+  /**
+   * When the value ends by itself, if it does.
+   *
+   * @generated from field: google.protobuf.Timestamp expire_time = 5;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * When CURRENT was last moved by the rotation.
+   *
+   * @generated from field: google.protobuf.Timestamp last_rotation_time = 6;
+   */
+  lastRotationTime?: Timestamp | undefined;
+
+  /**
+   * When the next rotation is planned; unset: none by itself. It may begin earlier, by a condition or by hand: watch the path.
+   *
+   * @generated from field: google.protobuf.Timestamp next_rotation_time = 7;
+   */
+  nextRotationTime?: Timestamp | undefined;
+
+  /**
+   * True while a rotation is under way: CURRENT will move soon.
+   *
+   * @generated from field: bool rotating = 8;
+   */
+  rotating: boolean;
+
+  /**
+   * True when the value goes on working until the rotation after the next one (two alternating logins, or nobody outside to tell).
+   *
+   * @generated from field: bool overlap = 9;
+   */
+  overlap: boolean;
+};
+
+/**
+ * Describes the message leasehold.v1.GetStaticCredentialResponse.
+ * Use `create(GetStaticCredentialResponseSchema)` to create a new message.
+ */
+export const GetStaticCredentialResponseSchema: GenMessage<GetStaticCredentialResponse> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_credential_service, 3);
+
+/**
+ * Credentials made on demand, and those that a rotation keeps fresh.
  *
  * @generated from service leasehold.v1.CredentialService
  */
@@ -104,6 +209,16 @@ export const CredentialService: GenService<{
     methodKind: "unary";
     input: typeof IssueCredentialRequestSchema;
     output: typeof IssueCredentialResponseSchema;
+  },
+  /**
+   * CURRENT of a secret under rotation, and when it will be rotated next. ROTATION_NOT_FOUND for a secret without one. Capability: read on the secret.
+   *
+   * @generated from rpc leasehold.v1.CredentialService.GetStaticCredential
+   */
+  getStaticCredential: {
+    methodKind: "unary";
+    input: typeof GetStaticCredentialRequestSchema;
+    output: typeof GetStaticCredentialResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_leasehold_v1_credential_service, 0);

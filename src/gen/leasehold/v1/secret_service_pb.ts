@@ -138,7 +138,7 @@ export type SecretVersion = Message<"leasehold.v1.SecretVersion"> & {
   state: SecretVersion_State;
 
   /**
-   * CURRENT, PREVIOUS.
+   * CURRENT, PREVIOUS, PENDING.
    *
    * @generated from field: repeated string staging_labels = 3;
    */
@@ -361,7 +361,7 @@ export type GetSecretRequest = Message<"leasehold.v1.GetSecretRequest"> & {
     case: "version";
   } | {
     /**
-     * By staging label: CURRENT or PREVIOUS.
+     * By staging label: CURRENT, PREVIOUS, or PENDING (a rotation's candidate).
      *
      * @generated from field: string staging_label = 3;
      */
@@ -1191,7 +1191,7 @@ export const RestoreSecretResponseSchema: GenMessage<RestoreSecretResponse> = /*
  */
 export const SecretService: GenService<{
   /**
-   * Writes a new version and makes it CURRENT. Capability: write.
+   * Writes a new version and makes it CURRENT, also of a secret under rotation: a candidate under way is then given up, and another made from the new CURRENT. Capability: write.
    *
    * @generated from rpc leasehold.v1.SecretService.PutSecret
    */
