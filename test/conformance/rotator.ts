@@ -143,7 +143,7 @@ export function rotatorConformance<Config>(name: string, start: () => Promise<Ro
       await expect(rotator.set(old)).rejects.toMatchObject({ reason: "TARGET_MISCONFIGURED", metadata: { problem: "generation_passed" } });
       expect(await rotator.test(next)).toBe("works");
       await finish(promote(next));
-      const late = await begin({ deadlineAt: Date.now() - 1 });
+      const late = { ...(await begin()), deadlineAt: Date.now() - 1 };
       const outcome = await rotator.set(late).catch((error: unknown) => error);
       expect(outcome).toMatchObject({ reason: "TARGET_UNAVAILABLE" });
       await it_.login(current);

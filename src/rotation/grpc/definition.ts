@@ -3,7 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type RotationContextSchema, RotatorService } from "../../gen/leasehold/v1/rotator_service_pb.ts";
 import { parseSpiffeId } from "../../identity/spiffe-id.ts";
 import { policyViolations } from "../checks.ts";
-import { madeHere, madeOutside, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft } from "../outside.ts";
+import { madeHere, madeOutside, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft, wordOf } from "../outside.ts";
 import type { CreateStep, RotatorDefinition, RotatorHost } from "../rotator.ts";
 import { call, NotImplemented } from "./channel.ts";
 import type { GrpcConfig } from "./config.ts";
@@ -39,7 +39,8 @@ export const grpc: RotatorDefinition<GrpcConfig> = {
         await required(ask(host, setCandidate, { context: context(step), ...values }, step));
       },
       async test(step) {
-        const { works } = await required(ask(host, testCandidate, { context: context(step), candidate: toValues(step.candidate) }, step));
+        const { works, problem } = await required(ask(host, testCandidate, { context: context(step), candidate: toValues(step.candidate) }, step));
+        if (!works) host.log.warn({ rotation: step.path, problem: wordOf(problem, "refused") }, "a rotator service says that a candidate does not work");
         return works ? "works" : "refused";
       },
       async finish(step) {

@@ -8,7 +8,6 @@ import {
   type RotationPolicySchema,
   type RotationSchema,
 } from "../../gen/leasehold/v1/rotation_service_pb.ts";
-import { invalid } from "../../base/errors.ts";
 import { parsePath } from "../../model/path.ts";
 import type { RotationPolicy, RotationRecord } from "../../model/rotation.ts";
 import { DEFAULT_CANDIDATE_FAILURES } from "../../rotation/settings.ts";
