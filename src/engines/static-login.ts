@@ -15,14 +15,16 @@ export interface PasswordChange {
   readonly keep: readonly Sensitive[] | undefined;
   /** Passwords that end, `keep` or not. */
   readonly drop?: readonly Sensitive[];
-  /** Grows with every candidate of a rotation. The target refuses one older than the newest it was given: `generation_passed`. */
+  /** UUID. A login is one rotation's: another's change is refused for two minutes after the last one, `other_rotation`. */
+  readonly rotation: string;
+  /** Grows with every candidate of the rotation. For two minutes after a change the target refuses an older one: `generation_passed`. */
   readonly generation: number;
-  /** The target changes nothing after this instant of its own clock: `deadline_passed`. Unix milliseconds. */
+  /** The target changes nothing after this instant of its own clock: `deadline_passed`. At most two minutes ahead, so that the fence outlives it. Unix milliseconds. */
   readonly deadlineAt: number;
 }
 
 /**
- * Part of a target whose logins can be rotated. Fails with a LeaseholdError: TARGET_UNAVAILABLE (try again, nothing is known), TARGET_MISCONFIGURED with `problem` `login_missing`, `login_not_allowed`,
+ * Part of a target whose logins can be rotated. Fails with a LeaseholdError: TARGET_UNAVAILABLE (try again, nothing is known; also `other_rotation`), TARGET_MISCONFIGURED with `problem` `login_missing`, `login_not_allowed`,
  * `login_not_a_member`, `role_protected` (too powerful, or the broker's), `generation_passed`, `authentication_failed`.
  */
 export interface StaticLogins {

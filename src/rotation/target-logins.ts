@@ -29,7 +29,7 @@ export function withLogin(current: SecretData | undefined, username: string, pol
 }
 
 /** What of a step a login is set by. */
-type Fenced = Pick<CreateStep<{ readonly target: string }>, "config" | "generation" | "deadlineAt">;
+type Fenced = Pick<CreateStep<{ readonly target: string }>, "config" | "rotationUid" | "generation" | "deadlineAt">;
 
 /**
  * What the target is told is twice the candidate's generation, and one more to take it back: so a `set` of a given-up candidate that comes late is refused, and a late `discard` of it by the next candidate.
@@ -54,7 +54,7 @@ export class TargetLogins {
     change: Pick<PasswordChange, "login" | "password" | "keep" | "drop">,
   ): Promise<void> {
     const { logins, clockSkewMs } = await this.#open(step.config.target);
-    await logins.setPassword({ ...change, generation: step.generation * 2 + phase, deadlineAt: step.deadlineAt + clockSkewMs });
+    await logins.setPassword({ ...change, rotation: step.rotationUid, generation: step.generation * 2 + phase, deadlineAt: step.deadlineAt + clockSkewMs });
   }
 
   /** A real login with the step's candidate. */

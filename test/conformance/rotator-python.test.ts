@@ -52,7 +52,7 @@ async function startService(first: string, cert: LeafName = "server"): Promise<S
 }
 
 function derive(password: string, salt: Buffer): string {
-  return pbkdf2Sync(password, salt, 100_000, 32, "sha256").toString("hex");
+  return pbkdf2Sync(password, salt, 10_000, 32, "sha256").toString("hex");
 }
 
 async function clientSecrets() {

@@ -3,12 +3,12 @@ import { FAULT_POINTS, type FaultPoint, setFaultHandler } from "../../src/base/f
 import type { SecretData } from "../../src/model/secret.ts";
 import { GROUP } from "../conformance/engine-postgres-setup.ts";
 import { dieAt, rotationActor, type RotationReplica, rotationWorld, type RotationWorld } from "../support/rotation-world.ts";
-import { LOGINS, postgresWithLogins, REDIS_USER, redisWithUser } from "../support/static-target.ts";
+import { LOGINS, postgresWithLogins, REDIS_USER, redisWithUser, SINGLE } from "../support/static-target.ts";
 import { until } from "../support/until.ts";
 
 const POINTS = FAULT_POINTS.filter((point) => point.startsWith("rotate."));
 const CONFIGS: Readonly<Record<string, object>> = {
-  postgres_single_user: { target: "db", username: LOGINS[0] },
+  postgres_single_user: { target: "db", username: SINGLE },
   postgres_alternating_users: { target: "db", usernames: LOGINS, owner: GROUP },
   redis_acl: { target: "cache", username: REDIS_USER, dropPrevious: false },
 };

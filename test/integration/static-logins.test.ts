@@ -14,11 +14,13 @@ import { redisTarget, type RedisServer } from "../conformance/engine-redis-setup
 import { OPTIONS } from "../conformance/engine.ts";
 import { until } from "../support/until.ts";
 
+const ROTATION = "0b9a4c7e-6a0e-4c5e-9d86-6f6a2d1f0c11";
+const OTHER = "1b9a4c7e-6a0e-4c5e-9d86-6f6a2d1f0c11";
 const MINUTE = 60_000;
 const problem = (name: string) => ({ metadata: { problem: name } });
 
 function change(name: string, generation: number, more: Partial<PasswordChange> = {}): PasswordChange {
-  return { login: { name }, password: newPassword(), keep: undefined, generation, deadlineAt: Date.now() + MINUTE, ...more };
+  return { login: { name }, password: newPassword(), keep: undefined, rotation: ROTATION, generation, deadlineAt: Date.now() + MINUTE, ...more };
 }
 
 for (const version of VERSIONS) {
@@ -80,7 +82,7 @@ for (const version of VERSIONS) {
         "the deadline",
         async () => (await superuser.query("SELECT clock_timestamp() > to_timestamp($1 / 1000.0) AS over", [late.deadlineAt])).rows[0].over,
       );
-      await superuser.query("UPDATE leasehold.static_login SET generation = 22 WHERE role = 'app'::regrole; COMMIT");
+      await superuser.query("UPDATE leasehold.static_login SET generation = 22, set_at = clock_timestamp() WHERE role = 'app'::regrole; COMMIT");
       const [first, second] = await outcomes;
       expect(first).toMatchObject({ status: "rejected", reason: problem("generation_passed") });
       expect(second).toMatchObject({ status: "rejected", reason: problem("deadline_passed") });
@@ -119,13 +121,20 @@ for (const version of VERSIONS) {
       await allow("app", "twin");
     });
 
-    it("the list keeps the fence of who stays; taken off and allowed again, a login begins anew", async () => {
+    it("the fence stays with the list, and is for two minutes: then a restored ledger or another rotation goes on", async () => {
       await logins.setPassword(change("twin", 50));
       await allow("app", "twin");
       await expect(logins.setPassword(change("twin", 49))).rejects.toMatchObject(problem("generation_passed"));
-      await allow("app");
-      await allow("app", "twin");
+      await expect(logins.setPassword(change("twin", 51, { rotation: OTHER }))).rejects.toMatchObject({
+        reason: "TARGET_UNAVAILABLE",
+        ...problem("other_rotation"),
+      });
+      await expect(logins.setPassword(change("twin", 51, { deadlineAt: Date.now() + 3 * MINUTE }))).rejects.toMatchObject(problem("malformed"));
+      const later = "UPDATE leasehold.static_login SET set_at = set_at - interval '2 minutes' WHERE role = 'twin'::regrole";
+      await superuser.query(later);
       await logins.setPassword(change("twin", 1));
+      await superuser.query(later);
+      await logins.setPassword(change("twin", 1, { rotation: OTHER }));
     });
 
     it("the broker's login can't get at the list or the fence", async () => {
@@ -193,6 +202,7 @@ describe("static logins on Redis", () => {
   it("finding 18: an older generation, or one that comes after its deadline, sets nothing", async () => {
     await logins.setPassword(change("app", 10));
     const before = await hashes();
+    await expect(logins.setPassword(change("app", 11, { rotation: OTHER }))).rejects.toMatchObject(problem("other_rotation"));
     await expect(logins.setPassword(change("app", 9))).rejects.toMatchObject(problem("generation_passed"));
     await expect(logins.setPassword(change("app", 11, { deadlineAt: Date.now() - 1000 }))).rejects.toMatchObject(problem("deadline_passed"));
     expect(await hashes()).toBe(before);

@@ -7,6 +7,7 @@ import { clientOf as redisClientOf, redisTarget, type RedisServer } from "../con
 import { type LeaseTarget, startLeaseTarget } from "./leases.ts";
 
 export const LOGINS = ["app_a", "app_b"] as const;
+export const SINGLE = "app_single";
 export const REDIS_USER = "app";
 
 /** A PostgreSQL target with two logins of an application in one group, allowed by the superuser, and a way to log in as the application does. */
@@ -14,8 +15,8 @@ export async function postgresWithLogins(): Promise<{ readonly target: LeaseTarg
   const target = await startLeaseTarget();
   const superuser = await target.cluster.superuser();
   const verifier = await brokerVerifier(newPassword());
-  for (const login of LOGINS) await superuser.query(`CREATE ROLE ${login} LOGIN IN ROLE ${GROUP} PASSWORD '${verifier}'`);
-  await bootstrapPostgres(superuser, { instance: INSTANCE, login: BROKER, verifier: undefined, allowedGroups: undefined, allowedLogins: LOGINS });
+  for (const login of [...LOGINS, SINGLE]) await superuser.query(`CREATE ROLE ${login} LOGIN IN ROLE ${GROUP} PASSWORD '${verifier}'`);
+  await bootstrapPostgres(superuser, { instance: INSTANCE, login: BROKER, verifier: undefined, allowedGroups: undefined, allowedLogins: [...LOGINS, SINGLE] });
   await superuser.end();
   return {
     target,

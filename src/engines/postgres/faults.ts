@@ -28,6 +28,7 @@ export type Problem =
   | "login_not_allowed"
   | "login_not_a_member"
   | "generation_passed"
+  | "other_rotation"
   | "malformed";
 
 type Fault = readonly ["TARGET_UNAVAILABLE" | "TARGET_MISCONFIGURED", Problem];
@@ -57,6 +58,7 @@ const BY_SQLSTATE: Readonly<Record<string, Fault>> = {
   LH013: ["TARGET_MISCONFIGURED", "login_missing"],
   LH014: ["TARGET_MISCONFIGURED", "login_not_allowed"],
   LH015: ["TARGET_MISCONFIGURED", "generation_passed"],
+  LH017: ["TARGET_UNAVAILABLE", "other_rotation"],
   LH016: ["TARGET_MISCONFIGURED", "login_not_a_member"],
 };
 

@@ -45,7 +45,7 @@ export const SET_BROKER_LOGIN: Statement = {
 };
 export const SET_STATIC_LOGIN: Statement = {
   name: "lh_set_static_login",
-  text: "SELECT leasehold.set_static_login($1, $2, $3, $4, $5::bigint, $6::bigint)",
+  text: "SELECT leasehold.set_static_login($1, $2, $3, $4, $5, $6::bigint, $7::bigint)",
 };
 export const PROBLEM_STATIC_LOGINS: Statement = {
   name: "lh_problem_static_logins",

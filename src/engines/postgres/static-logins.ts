@@ -16,9 +16,9 @@ export class PostgresStaticLogins implements StaticLogins {
     this.#instance = instance;
   }
 
-  async setPassword({ login, password, generation, deadlineAt }: PasswordChange): Promise<void> {
+  async setPassword({ login, password, rotation, generation, deadlineAt }: PasswordChange): Promise<void> {
     const verifier = await scramVerifier(password, DEFAULT_SCRAM_ITERATIONS);
-    await this.#sessions.query(SET_STATIC_LOGIN, [this.#instance, login.name, login.owner ?? null, verifier, generation, Math.floor(deadlineAt)]);
+    await this.#sessions.query(SET_STATIC_LOGIN, [this.#instance, login.name, login.owner ?? null, verifier, rotation, generation, Math.floor(deadlineAt)]);
   }
 
   /** By our own wrapper, which proves the password by SCRAM alone: a server that asks for it in clear, or for none, doesn't get it and isn't believed. */

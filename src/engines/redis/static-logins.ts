@@ -1,4 +1,5 @@
 import type { Redis } from "ioredis";
+import { LeaseholdError } from "../../base/errors.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
 import type { OpenOptions, PreflightCheck } from "../engine.ts";
 import { deadlinePassed, misconfigured } from "../own-login.ts";
@@ -6,13 +7,20 @@ import type { PasswordChange, StaticLogin, StaticLogins } from "../static-login.
 import type { RedisTargetConfig } from "./config.ts";
 import { requireServer, save, throwFirst, timeOf } from "./server.ts";
 import type { Sessions } from "./sessions.ts";
-import { aclHash, type AclUser, FENCE_SECONDS, getUser, rotationKey } from "./users.ts";
+import { aclHash, type AclUser, getUser, rotationKey } from "./users.ts";
+
+/** No deadline is further away. */
+const FENCE_SECONDS = 120;
+
+function otherRotation(): LeaseholdError {
+  return new LeaseholdError("TARGET_UNAVAILABLE", "target: other_rotation", { metadata: { problem: "other_rotation" } });
+}
 
 /**
  * Passwords of ACL users that applications have. A user may have several at once, so the old one and the candidate both work while everybody learns the new one.
  *
- * The fence is a key with the newest generation, watched while the clock and the user are looked at and written in the transaction that changes the user: whoever was overtaken finds it changed. It may go
- * after an hour, long after the deadline of all that it keeps out.
+ * The fence is a key with the newest generation, watched while the clock and the user are looked at and written in the transaction that changes the user: whoever was overtaken finds it changed. It is
+ * gone after two minutes, later than the deadline of all that it keeps out.
  */
 export class RedisStaticLogins implements StaticLogins {
   readonly #sessions: Sessions;
@@ -25,7 +33,7 @@ export class RedisStaticLogins implements StaticLogins {
     this.#options = options;
   }
 
-  async setPassword({ login: { name }, password, keep, drop = [], generation, deadlineAt }: PasswordChange): Promise<void> {
+  async setPassword({ login: { name }, password, keep, drop = [], rotation, generation, deadlineAt }: PasswordChange): Promise<void> {
     this.#requireAllowed(name);
     const { instance } = this.#options;
     const hash = aclHash(password);
@@ -34,13 +42,17 @@ export class RedisStaticLogins implements StaticLogins {
       await requireServer(redis, instance, undefined);
       const fence = rotationKey(instance, name);
       await redis.watch(fence);
-      if (Number((await redis.get(fence)) ?? 0) > generation) throw misconfigured("generation_passed");
+      const last = (await redis.get(fence))?.split(" ");
+      if (last !== undefined && last[0] !== rotation) throw otherRotation();
+      if (last !== undefined && Number(last[1]) > generation) throw misconfigured("generation_passed");
       const user = await this.#user(redis, name);
-      if ((await timeOf(redis)) > deadlineAt) throw deadlinePassed();
+      const now = await timeOf(redis);
+      if (now > deadlineAt) throw deadlinePassed();
+      if (deadlineAt > now + FENCE_SECONDS * 1000) throw misconfigured("malformed");
       const others = user.hashes.filter((one) => one !== hash && (dropped.includes(one) || kept?.includes(one) === false));
       const done = await redis
         .multi()
-        .set(fence, String(generation), "EX", FENCE_SECONDS)
+        .set(fence, `${rotation} ${generation}`, "EX", FENCE_SECONDS)
         .call("ACL", "SETUSER", name, `#${hash}`, ...others.map((one) => `!${one}`))
         .exec();
       if (!throwFirst(done)) throw misconfigured("generation_passed"); // by another worker, just now

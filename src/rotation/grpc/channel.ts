@@ -46,6 +46,8 @@ export async function call<I extends DescMessage, O extends DescMessage>(
       "grpc.enable_http_proxy": 0,
       "grpc.enable_channelz": 0,
       "grpc.service_config_disable_resolution": 1,
+      // TLS has no name for an address; which name is asked for does not matter, for the SPIFFE id decides.
+      ...(/^[[0-9]/.test(calling.address) ? { "grpc.ssl_target_name_override": "rotator" } : {}),
     },
   );
   try {

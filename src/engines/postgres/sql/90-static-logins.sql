@@ -1,9 +1,11 @@
 -- Logins that applications have already and whose passwords a rotation may set: the superuser names each one. By oid, so that a role renamed into an allowed name gains nothing.
--- `generation` is the fence: the newest candidate that was ever set here. It moves forward only, in the transaction that sets the password, under the row's lock.
+-- The fence: whose candidate was set last, and when. It moves in the transaction that sets the password, under the row's lock.
 CREATE TABLE IF NOT EXISTS leasehold.static_login (
   instance text NOT NULL REFERENCES leasehold.instance (name) ON DELETE CASCADE,
   role oid NOT NULL,
+  rotation text NOT NULL DEFAULT '',
   generation bigint NOT NULL DEFAULT 0,
+  set_at timestamptz NOT NULL DEFAULT '-infinity',
   PRIMARY KEY (instance, role)
 );
 REVOKE ALL ON leasehold.static_login FROM PUBLIC;
@@ -44,34 +46,39 @@ BEGIN
 END
 $$;
 
--- Sets the password of one allowed login. Refused after the deadline of this server's clock, and for a generation older than the newest that was set: a worker that was frozen meanwhile can't put an old
--- candidate over a newer one (attack.md finding 18). The same generation again is the same work again; true says that it had been done, so that the answer was lost. p_owner: a NOLOGIN role that the login
--- must be a member of, or null. Open sessions go on.
-CREATE OR REPLACE FUNCTION leasehold.set_static_login(p_instance text, p_login text, p_owner text, p_verifier text, p_generation bigint, p_deadline_ms bigint) RETURNS boolean
+-- Sets the password of one allowed login. Refused after the deadline of this server's clock; and, within two minutes of the last change, for an older generation of the same rotation and for any other rotation:
+-- a worker that was frozen meanwhile can't put an old candidate over a newer one (attack.md finding 18). No deadline is further away than these two minutes, so whoever comes with an older generation after
+-- them is no worker left behind: the broker's store was restored, or the rotation was made anew. The same generation again is the same work again; true says that it had been done, so that the answer was
+-- lost. p_owner: a NOLOGIN role that the login must be a member of, or null. Open sessions go on.
+CREATE OR REPLACE FUNCTION leasehold.set_static_login(p_instance text, p_login text, p_owner text, p_verifier text, p_rotation text, p_generation bigint, p_deadline_ms bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   v_deadline timestamptz := to_timestamp(p_deadline_ms / 1000.0);
   v_oid oid := (SELECT oid FROM pg_roles WHERE rolname = p_login);
-  v_newest bigint;
+  v_last record;
   v_problem text;
 BEGIN
   PERFORM leasehold.check_caller(p_instance);
   PERFORM leasehold.check_server(NULL);
   PERFORM leasehold.check_verifier(p_verifier);
-  IF p_generation IS NULL OR p_generation < 1 THEN
-    RAISE EXCEPTION USING ERRCODE = 'LH011', MESSAGE = 'malformed generation';
+  IF p_rotation IS NULL OR p_rotation !~ '^[0-9a-f-]{36}$' OR p_generation IS NULL OR p_generation < 1 OR v_deadline > clock_timestamp() + interval '2 minutes' THEN
+    RAISE EXCEPTION USING ERRCODE = 'LH011', MESSAGE = 'malformed fence';
   END IF;
   -- The row's lock, and not an advisory one: whoever may set this login has to come by it, and it is free by itself at the end.
-  SELECT s.generation INTO v_newest FROM leasehold.static_login s WHERE s.instance = p_instance AND s.role = v_oid FOR UPDATE;
+  SELECT s.rotation, s.generation, s.set_at INTO v_last FROM leasehold.static_login s WHERE s.instance = p_instance AND s.role = v_oid FOR UPDATE;
   PERFORM leasehold.check_deadline(v_deadline);
   v_problem := leasehold.static_login_problem(p_instance, p_login, p_owner);
   IF v_problem IS NOT NULL THEN
     RAISE EXCEPTION USING MESSAGE = 'login ' || v_problem,
       ERRCODE = CASE v_problem WHEN 'missing' THEN 'LH013' WHEN 'too_powerful' THEN 'LH006' WHEN 'not_a_member' THEN 'LH016' ELSE 'LH014' END;
   END IF;
-  IF p_generation < v_newest THEN
-    RAISE EXCEPTION USING ERRCODE = 'LH015', MESSAGE = 'a newer candidate was set';
+  IF v_last.set_at > clock_timestamp() - interval '2 minutes' THEN
+    IF v_last.rotation <> p_rotation THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH017', MESSAGE = 'another rotation has just set this login';
+    ELSIF p_generation < v_last.generation THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH015', MESSAGE = 'a newer candidate was set';
+    END IF;
   END IF;
   BEGIN
     EXECUTE format('ALTER ROLE %I PASSWORD %L', p_login, p_verifier);
@@ -83,13 +90,13 @@ BEGIN
   END;
   -- By name the role was found and by name it was altered: not one that took the name in between.
   PERFORM leasehold.check_still(p_login, v_oid);
-  UPDATE leasehold.static_login SET generation = p_generation WHERE instance = p_instance AND role = v_oid;
+  UPDATE leasehold.static_login SET rotation = p_rotation, generation = p_generation, set_at = clock_timestamp() WHERE instance = p_instance AND role = v_oid;
   PERFORM leasehold.check_deadline(v_deadline);
-  RETURN v_newest = p_generation;
+  RETURN v_last.rotation = p_rotation AND v_last.generation = p_generation;
 END
 $$;
 
--- The list of allowed logins, whole. For superusers alone. A login that stays keeps its fence; taken off and allowed again it begins anew, as is needed after the broker's store was restored from a backup.
+-- The list of allowed logins, whole. For superusers alone. A login that stays keeps its fence.
 CREATE OR REPLACE FUNCTION leasehold.setup_static_logins(p_instance text, p_logins text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
