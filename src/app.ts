@@ -26,6 +26,7 @@ import { rewrapWork } from "./operations/rewrap.ts";
 import { bootstrapAdministrators } from "./policy/bootstrap.ts";
 import { PolicyLoader } from "./policy/loader.ts";
 import { createPolicyStore } from "./policy/store.ts";
+import { resourcesOf } from "./resources.ts";
 import type { Access } from "./rpc/collaborators.ts";
 import { Front } from "./rpc/front.ts";
 import { createGrpcServerOptions, DEFAULT_FRONT_LIMITS } from "./rpc/front-limits.ts";
@@ -63,7 +64,6 @@ import { LateCommitter } from "./store/late-committer.ts";
 import { LedgerClock } from "./store/ledger-clock.ts";
 import { migrate } from "./store/migrate.ts";
 import { openState, type StoreState } from "./store/state.ts";
-import { createResources } from "./resources.ts";
 import { startTelemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
 import { Feed } from "./watch/feed.ts";
@@ -170,35 +170,33 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   });
   const operations = new Operations(db, committer, log);
   let admission: Pipeline["admission"] | undefined;
+  const serving = (): boolean => (admission?.calls ?? 0) > 0;
+  const domain = { db, clock, catalog, targets, keyring, committer, instance: state.instance, sweepMs: config.leases.sweepMs, log, metrics };
   const ledger = createLedger({
-    db,
-    clock,
-    catalog,
-    targets,
-    keyring,
-    committer,
+    ...domain,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance)),
-    instance: state.instance,
     settings: { ...DEFAULT_LEASE_SETTINGS, graceMs: config.leases.graceMs },
-    sweepMs: config.leases.sweepMs,
-    serving: () => (admission?.calls ?? 0) > 0,
-    log,
-    metrics,
+    serving,
   });
   operations.register(rewrapWork(db, keyring, log));
   operations.register(ledger.scan);
   operations.register(
-    revokeLeasesWork(db, ledger.revoker, (id, path) => {
-      const principal = parseSpiffeId(id);
-      return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
-    }),
+    revokeLeasesWork(
+      db,
+      ledger.revoker,
+      (id, path) => {
+        const principal = parseSpiffeId(id);
+        return principal !== undefined && policies.current.decide(principal, "revoke", path) === "allow";
+      },
+      serving,
+    ),
   );
   const rotations = createRotations({
-    ...{ db, clock, catalog, targets, keyring, committer, log, metrics, reads: rotated, instance: state.instance },
+    ...domain,
+    reads: rotated,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance), "due-rotations"),
     gate: (uid) => ledger.gate.check(uid),
     settings: DEFAULT_ROTATION_SETTINGS,
-    sweepMs: config.leases.sweepMs,
   });
   const secrets = new SecretWriter(db, keyring, committer, reader);
   const requests = new RequestKeys(keyring);
@@ -213,7 +211,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     allowedPrefixes: (principal, capability) => policies.current.allowedPrefixes(principal, capability),
     allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
   };
-  const resources = createResources(db, catalog);
+  const resources = resourcesOf(db, catalog, ledger.owners);
   const pipeline = new Pipeline(
     { connections: front, access, audit: reads, freshness: feed, resources, observer: { log, metrics, spans } },
     {
@@ -225,7 +223,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     },
   );
   admission = pipeline.admission;
-  const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log });
+  const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log, mayWork: (uid) => ledger.gate.check(uid) });
   const writer = new CatalogWriter(catalog, targets, keyring, committer);
   const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
     [...new Set(policies.current.setOf(principal).variants.map((variant) => variant.policy))].sort();
@@ -316,7 +314,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ledger.pool.start();
     rotations.clockwork.start();
     operations.look();
-    const jobs = new Jobs([...housekeeping(db, secrets, operations, ledger.gate, logins, config.changes.keepMs), ...rotations.jobs], log);
+    const jobs = new Jobs([...housekeeping(db, secrets, operations, ledger, logins, config.changes.keepMs), ...rotations.jobs], log);
     jobs.start();
     stops.push(
       () => operations.stop(),

@@ -7,9 +7,14 @@ export const FAULT_POINTS = [
   "issue.committed",
   "issue.created",
   "issue.activated",
-  // A renewal: `renewing_to` is written · VALID UNTIL was moved.
+  // One from the pool: the row is ACTIVE · the login is enabled · the row says so; the caller was answered before.
+  "take.committed",
+  "take.enabled",
+  "take.confirmed",
+  // A renewal: the new end is written · VALID UNTIL was moved · the row says so; the caller was answered before.
   "renew.committed",
   "renew.altered",
+  "renew.finished",
   // An end: REVOKING is written · the login is gone · the row is REVOKED.
   "revoke.committed",
   "revoke.removed",

@@ -7,7 +7,7 @@ import type { Keyring } from "../crypto/keyring.ts";
 import { newPassword } from "../engines/generate.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
 import type { TargetRecord } from "../model/target.ts";
-import { type CandidateLogin, candidateLogin, targetsWithCandidate } from "../store/catalog.ts";
+import { type CandidateLogin, candidateLogin, targetsWithCandidate, targetsWithDueLogin } from "../store/catalog.ts";
 import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
@@ -23,6 +23,8 @@ export interface LoginRotatorDeps {
   readonly committer: Committer;
   readonly instance: string;
   readonly log: Log;
+  /** Throws while nothing automatic is to be done on a target. */
+  readonly mayWork: (targetUid: string) => Promise<void>;
 }
 
 /** By the target's clock: later than this after it was asked, it sets nothing any more. */
@@ -32,6 +34,8 @@ const MAX_TRIES = 5;
 const RESUME_AFTER_MS = 60_000;
 /** A name that no login has: asking for it proves that the candidate may do what the broker does. */
 const NOBODY = "nobody_0";
+const UNFINISHED = "left unfinished";
+const DUE = "due";
 
 /**
  * The broker's own login on a target, rotated between two (finding 18): the candidate's password is committed, then set by the login in use, then tried by logging in, then it is the one in use. The other
@@ -44,11 +48,12 @@ export class LoginRotator {
     this.#deps = deps;
   }
 
-  /** Answers the login that is in use now. Throws TARGET_NOT_FOUND, TARGET_UNAVAILABLE, TARGET_MISCONFIGURED (`no_login_rotation`: not with this engine), SEALED. */
+  /** Answers the login that is in use now. @param which `candidate`: only one that is there already; when there is none any more, nothing is done. Throws TARGET_NOT_FOUND, TARGET_UNAVAILABLE, TARGET_MISCONFIGURED (`no_login_rotation`: not with this engine), SEALED. */
   async rotate(
     name: string,
     actor: Actor,
     request: Command["request"],
+    which: "new" | "candidate" = "new",
   ): Promise<{ readonly login: string; readonly revision: number; readonly recorded: boolean }> {
     const { db, catalog, committer } = this.#deps;
     for (let i = 0; i < MAX_TRIES; i++) {
@@ -56,6 +61,7 @@ export class LoginRotator {
       if (target === undefined) throw new LeaseholdError("TARGET_NOT_FOUND");
       const candidate = await candidateLogin(db, target.uid);
       if (candidate === undefined) {
+        if (which === "candidate") return { login: target.login ?? "", revision: 0, recorded: false };
         await this.#stage(target, actor);
         continue;
       }
@@ -74,18 +80,33 @@ export class LoginRotator {
     throw new LeaseholdError("STORE_UNAVAILABLE", "the target kept changing", { retryAfterMs: 100 });
   }
 
-  /** Goes on with rotations that a crash has left. Never rejects. */
+  /** Goes on with rotations that a crash has left, and begins those that are due. Rejects only without the store. */
   async resume(): Promise<void> {
     const { db, log } = this.#deps;
-    for (const name of await targetsWithCandidate(db, RESUME_AFTER_MS)) {
-      // oxlint-disable-next-line no-await-in-loop -- seldom more than one
-      await this.rotate(name, systemActor("target.rotate_login", "left unfinished"), undefined).catch((error: Error) =>
-        log.warn({ target: name, error: error.message }, "a rotation of the broker's login could not be finished; it is tried again"),
-      );
+    const work = async (name: string, cause: string): Promise<void> => {
+      const target = await this.#deps.catalog.refreshTarget(name);
+      if (target === undefined) return;
+      await this.#deps.mayWork(target.uid);
+      const actor = systemActor("target.rotate_login", cause);
+      // A candidate that another replica has staged meanwhile is this replica's to finish too: whoever is slower finds it done.
+      if (cause === DUE && !(await this.#stage(target, actor, true))) return;
+      await this.rotate(name, actor, undefined, "candidate");
+    };
+    for (const [names, cause] of [
+      [await targetsWithCandidate(db, RESUME_AFTER_MS), UNFINISHED],
+      [await targetsWithDueLogin(db), DUE],
+    ] as const) {
+      for (const name of names) {
+        // oxlint-disable-next-line no-await-in-loop -- seldom more than one
+        await work(name, cause).catch((error: Error) =>
+          log.warn({ target: name, error: error.message }, "a rotation of the broker's login could not be done; it is tried again"),
+        );
+      }
     }
   }
 
-  async #stage(target: TargetRecord, actor: Actor): Promise<void> {
+  /** Answers whether a candidate was staged: not when there is one already, the target was changed, or with `onlyDue` it is not time yet. */
+  async #stage(target: TargetRecord, actor: Actor, onlyDue = false): Promise<boolean> {
     const { keyring, committer, instance } = this.#deps;
     const password = newPassword();
     const sealed = seal(keyring, targetBinding(target.uid), password.reveal());
@@ -96,6 +117,7 @@ export class LoginRotator {
       login: target.otherLogin ?? `leasehold_${instance}_2`,
       sealed: Buffer.from(sealed).toString("base64"),
       key_id: keyIdOf(sealed),
+      only_due: onlyDue,
     };
     const outcome = await committer.commit({
       kind: "target.stage_login",
@@ -103,7 +125,8 @@ export class LoginRotator {
       actor: { ...actor, action: "target.stage_login" },
       args,
     });
-    if (!outcome.ok && outcome.reason !== "STALE") throw refusal(outcome); // STALE: there is a candidate now, or another row
+    if (!outcome.ok && outcome.reason !== "STALE") throw refusal(outcome);
+    return outcome.ok;
   }
 
   async #set(target: TargetRecord, candidate: CandidateLogin): Promise<void> {

@@ -2,13 +2,13 @@ import { randomUUID } from "node:crypto";
 import { isDeepStrictEqual } from "node:util";
 import { invalid, LeaseholdError } from "../base/errors.ts";
 import type { Sensitive } from "../base/sensitive.ts";
-import { MAX_TTL_WITHOUT_SERVER_EXPIRY_MS } from "../engines/engine.ts";
+import { type EngineAbilities, MAX_TTL_WITHOUT_SERVER_EXPIRY_MS } from "../engines/engine.ts";
 import { keyIdOf, seal } from "../crypto/envelope.ts";
 import type { Keyring } from "../crypto/keyring.ts";
 import type { Actor } from "../model/audit.ts";
 import { passwordPolicyViolation } from "../engines/generate.ts";
 import { isUsernameTemplate } from "../engines/names.ts";
-import type { PasswordPolicyConfig, PoolConfig, QuotaConfig, TargetRecord } from "../model/target.ts";
+import type { PasswordPolicyConfig, PoolConfig, QuotaConfig, TargetRecord, UpkeepConfig } from "../model/target.ts";
 import type { Command, CommandKind, Committer, Outcome } from "../store/command.ts";
 import { refusal } from "../store/group-committer.ts";
 import { targetBinding } from "./binding.ts";
@@ -19,6 +19,8 @@ export interface TargetInput {
   readonly name: string;
   readonly engine: string;
   readonly config: object;
+  /** Undefined: the defaults. */
+  readonly upkeep?: UpkeepConfig | undefined;
   /** Undefined keeps the stored one, which only a target that still points to the same place may. */
   readonly password: Sensitive | undefined;
 }
@@ -67,7 +69,9 @@ export class CatalogWriter {
 
   /** Throws REQUEST_INVALID (every violation at once), VERSION_MISMATCH, CONFLICT. */
   async putTarget(input: TargetInput, write: Write): Promise<Written> {
-    throwViolations(this.#targets.engine(input.engine).checkTarget(input.config), `target.${input.engine}`);
+    const engine = this.#targets.engine(input.engine);
+    throwViolations(engine.checkTarget(input.config), `target.${input.engine}`);
+    checkUpkeep(input.upkeep, engine.abilities);
     for (let i = 0; i < MAX_TRIES; i++) {
       const known = await this.#catalog.refreshTarget(input.name);
       requirePassword(known, input);
@@ -79,6 +83,7 @@ export class CatalogWriter {
         name: input.name,
         engine: input.engine,
         document: JSON.stringify(input.config),
+        upkeep: input.upkeep ?? {},
         generation: known?.generation ?? 0,
         etag: write.etag,
         ...(sealed === undefined ? {} : { sealed: Buffer.from(sealed).toString("base64"), key_id: keyIdOf(sealed) }),
@@ -136,6 +141,14 @@ function requirePassword(known: TargetRecord | undefined, input: TargetInput): v
   if (known.engine !== input.engine || !isDeepStrictEqual(connectionOf(known.config), connectionOf(input.config))) {
     throw invalid("target.password", "is needed again when the connection changes");
   }
+}
+
+/** Throws REQUEST_INVALID for what the engine can't do. */
+function checkUpkeep(upkeep: UpkeepConfig = {}, { enumerable, loginRotation }: EngineAbilities): void {
+  if (upkeep.rotateLoginEveryMs !== undefined && loginRotation !== true) throw invalid("target.upkeep.rotate_login_every", "is not possible with this engine");
+  if (enumerable) return;
+  if (upkeep.orphans !== undefined) throw invalid("target.upkeep.orphans", "is not possible with this engine: it can't list its logins");
+  if (upkeep.scanIntervalMs !== undefined) throw invalid("target.upkeep.scan_interval", "is not possible with this engine: it can't list its logins");
 }
 
 /** Throws REQUEST_INVALID. */

@@ -41,7 +41,7 @@ export function checkTls({ host, tls }: ServerConfig): string {
   return "disabled, on the loopback address";
 }
 
-const MISSING: Readonly<Record<Exclude<keyof EngineAbilities, "warmPool">, string>> = {
+const MISSING: Readonly<Record<Exclude<keyof EngineAbilities, "warmPool" | "loginRotation">, string>> = {
   serverExpiry: "the server ends no login by itself, so a lease lives until the broker takes it away: max_ttl is at most 24 h",
   sessionKill: "the server can't end sessions: one that is open outlives its lease",
   fencing: "a creation that was held up between this broker and the server may still happen a moment after its deadline; the ledger's last look finds it",

@@ -37,6 +37,8 @@ export interface EngineAbilities {
   readonly fencing: boolean;
   readonly hashedPassword: boolean;
   readonly enumerable: boolean;
+  /** The broker's own login can be rotated: `setBrokerLogin`. */
+  readonly loginRotation?: true;
 }
 
 export interface OpenOptions {
@@ -122,11 +124,11 @@ export interface Target<RoleConfig> {
   revoke(login: LoginRef): Promise<RevokeResult>;
   /** Looks a login up by name; used by crash recovery. */
   find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined>;
-  /** Logins named for this instance, in name order, after `after` (empty: from the start). Only and always on engines with `abilities.enumerable`, as the three below. */
+  /** Logins named for this instance, in name order, after `after` (empty: from the start). Only and always on engines with `abilities.enumerable`, as the one below. */
   list?(after: string, limit: number): Promise<readonly ListedLogin[]>;
   /** Which of these names are there. */
   present?(names: readonly string[]): Promise<ReadonlySet<string>>;
-  /** The mark that a ledger of this instance left here last; `undefined` when there is none. Fails on a standby. */
+  /** The mark that a ledger of this instance left here last, on engines that can keep one, as the one below; `undefined` when there is none. Fails on a standby. */
   witness?(): Promise<Witness | undefined>;
   /** Compare-and-set of the witness from the mark `from` (`undefined`: there is none). False when another was faster, or is of a later epoch. */
   moveWitness?(from: string | undefined, to: Witness): Promise<boolean>;

@@ -15,6 +15,8 @@ export interface ServerConfig {
   readonly port: number;
   readonly username: string;
   readonly tls: TlsConfig;
+  /** Of all replicas together; undefined: 16. */
+  readonly maxConnections?: number | undefined;
 }
 
 const HOST = /^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?$/;

@@ -1,16 +1,17 @@
 import { isReason, LeaseholdError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
-import { renewShare } from "../model/lease.ts";
 import type { CommandKind, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import type { DueLease } from "../store/due-leases.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
+import { enableLogin } from "./enable.ts";
 import { loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
 import type { Ending, LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
+import type { TargetClocks } from "./target-clock.ts";
 
 export interface ActDeps {
   readonly db: Db;
@@ -18,6 +19,7 @@ export interface ActDeps {
   readonly committer: Committer;
   readonly revoker: LeaseRevoker;
   readonly due: Due;
+  readonly clocks: TargetClocks;
   readonly settings: LeaseSettings;
   readonly log: Log;
 }
@@ -68,16 +70,18 @@ export class LeaseActor {
     }
   }
 
-  /** A half renewal; or nobody has had the answer. (What has expired is REVOKING already.) */
+  /** Nobody has had the answer; or the target has not been seen to follow what was decided. (What has expired is REVOKING already.) */
   async #active(lease: DueLease): Promise<void> {
-    if (lease.renewingTo !== undefined) return this.#finishRenewal(lease, lease.renewingTo - lease.now);
-    if (!lease.delivered) return this.#deps.revoker.end(lease, "UNDELIVERED", actorOf(lease, "lease.revoke", "undelivered"));
-  }
-
-  async #finishRenewal(lease: DueLease, leftMs: number): Promise<void> {
-    const { reach, settings } = this.#deps;
-    await reach.use(lease.targetUid, (target) => target.renew(loginOf(lease), leftMs + settings.graceMs));
-    await this.#move(lease, "lease.finish_renew", actorOf(lease, "lease.renew", "half renewal"), { renew_share: renewShare() });
+    const { reach, settings, revoker } = this.#deps;
+    const leftMs = lease.expireAt - lease.now;
+    if (!lease.delivered) return revoker.end(lease, "UNDELIVERED", actorOf(lease, "lease.revoke", "undelivered"));
+    if (lease.enabling) {
+      await reach.use(lease.targetUid, (target) => enableLogin(this.#deps, target, lease, leftMs));
+      await this.#move(lease, "lease.confirm", actorOf(lease, "lease.issue", "half an issue"), {});
+    } else if (lease.renewingTo !== undefined) {
+      await reach.use(lease.targetUid, (target) => target.renew(loginOf(lease), leftMs + settings.graceMs));
+      await this.#move(lease, "lease.finish_renew", actorOf(lease, "lease.renew", "half renewal"), {});
+    }
   }
 
   /** No creation can happen any more: either the login is there, and goes, or it never came. */

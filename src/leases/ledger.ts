@@ -2,6 +2,7 @@ import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import type { Keyring } from "../crypto/keyring.ts";
+import { addressOfTarget } from "../model/target.ts";
 import type { Work } from "../operations/operations.ts";
 import { Clockwork } from "../schedule/clockwork.ts";
 import type { DueIndex } from "../schedule/due-index.ts";
@@ -15,9 +16,12 @@ import { TargetGate } from "./gate.ts";
 import { LeaseIssuer } from "./issue.ts";
 import { TargetReach, type Targets } from "./reach.ts";
 import { WarmPool } from "./pool.ts";
+import { LeaseOwners } from "./owners.ts";
 import { LeaseRenewer } from "./renew.ts";
 import { LeaseRevoker } from "./revoke.ts";
+import { ENGINES } from "../engines/registry.ts";
 import { scanTargetWork } from "./scan.ts";
+import { ScanSchedule } from "./scan-schedule.ts";
 import type { LeaseSettings } from "./settings.ts";
 import { TargetClocks } from "./target-clock.ts";
 
@@ -57,8 +61,11 @@ export interface Ledger {
   readonly clockwork: Clockwork<DueLease>;
   readonly pool: WarmPool;
   readonly gate: TargetGate;
+  readonly owners: LeaseOwners;
   /** The background work of `target scan`. */
   readonly scan: Work;
+  /** Begins scans that are due. */
+  readonly scans: ScanSchedule;
 }
 
 export function createLedger(deps: LedgerDeps): Ledger {
@@ -66,7 +73,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id), ended: (id) => clockwork.ended(id) };
   const pathOf = (uid: string): string => `targets/${deps.catalog.targetByUid(uid)?.name ?? uid}`;
-  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs, log });
+  const addressOf = (uid: string): string => addressOfTarget(deps.catalog.targetByUid(uid));
+  const gate = new TargetGate({ db, committer, open: (uid) => targets.open(uid), pathOf, addressOf, graceMs: settings.graceMs, log });
   const reach = new TargetReach(targets, gate, CALLS);
   const revoker = new LeaseRevoker({
     db,
@@ -78,7 +86,8 @@ export function createLedger(deps: LedgerDeps): Ledger {
     revoked: metrics.counter("leasehold_leases_revoked_total", "Logins taken away, expired ones included."),
     failed: metrics.counter("leasehold_lease_actions_failed_total", "Tries on a target that failed and will be repeated."),
   });
-  const actor = new LeaseActor({ db, reach, committer, revoker, due, settings, log });
+  const clocks = new TargetClocks();
+  const actor = new LeaseActor({ db, reach, committer, revoker, due, clocks, settings, log });
   const clockwork = new Clockwork(
     {
       source: dueLeases(db),
@@ -91,11 +100,14 @@ export function createLedger(deps: LedgerDeps): Ledger {
     },
     { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET, perTargetServing: PER_TARGET_SERVING },
   );
+  const owners = new LeaseOwners();
   const making = {
     db,
+    clock,
+    owners,
     catalog: deps.catalog,
     reach,
-    clocks: new TargetClocks(),
+    clocks,
     keyring: deps.keyring,
     committer,
     due,
@@ -105,7 +117,9 @@ export function createLedger(deps: LedgerDeps): Ledger {
   };
   const pool = new WarmPool({ ...making, revoker });
   const issuer = new LeaseIssuer(making);
-  const renewer = new LeaseRenewer({ db, reach, committer, due, settings });
+  const renewer = new LeaseRenewer({ db, reach, committer, due, settings, log });
   const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs });
-  return { issuer, renewer, revoker, clockwork, pool, gate, scan };
+  const engines = ENGINES.filter((engine) => engine.abilities.enumerable).map((engine) => engine.name);
+  const scans = new ScanSchedule({ db, committer, catalog: deps.catalog, pathOf, engines, log });
+  return { issuer, renewer, revoker, clockwork, pool, gate, scan, scans, owners };
 }

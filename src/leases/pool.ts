@@ -36,7 +36,7 @@ export interface PoolDeps {
 }
 
 const LOOK_MS = 1000;
-/** Filled up once it has fallen below this share: by the hundred, and seldom, so that filling is cheap and mostly out of the way of those who issue. */
+/** While logins are taken, a pool is filled once it has fallen below this share: by the hundred, and seldom, so that filling is cheap and mostly out of the way of those who issue. */
 const LOW_SHARE = 0.75;
 /** Taken away at one look, when a role was changed or deleted. */
 const DRAIN_AT_ONCE = 500;
@@ -50,6 +50,8 @@ const PAUSE_MS = 10_000;
 export class WarmPool {
   readonly #deps: PoolDeps;
   readonly #pausedUntil = new Map<string, number>();
+  /** Logins on the shelf of a role at the last look. */
+  readonly #before = new Map<string, number>();
   #timer: NodeJS.Timeout | undefined;
   #looking: Promise<void> | undefined;
   #stopped = false;
@@ -89,7 +91,9 @@ export class WarmPool {
 
   async #fill(role: RoleRecord, pool: PoolConfig, held: readonly Shelf[]): Promise<void> {
     const there = held.find((shelf) => shelf.path === role.path && shelf.roleGeneration === role.generation)?.logins ?? 0;
-    if (there > pool.size * LOW_SHARE || performance.now() < (this.#pausedUntil.get(role.path) ?? 0)) return;
+    const quiet = this.#before.get(role.path) === there;
+    this.#before.set(role.path, there);
+    if (there >= pool.size || (there > pool.size * LOW_SHARE && !quiet) || performance.now() < (this.#pausedUntil.get(role.path) ?? 0)) return;
     const missing = Math.min(pool.size - there, pool.refillPerSecond);
     this.#pausedUntil.set(role.path, performance.now() + (1000 * missing) / pool.refillPerSecond);
     try {

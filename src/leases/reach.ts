@@ -24,11 +24,11 @@ interface Door {
 /** The one way to a target: through its circuit breaker, and for calls of clients through a limit per target, so that a slow one holds up nobody else's. */
 export class TargetReach {
   readonly #targets: Targets;
-  readonly #gate: Pick<TargetGate, "check">;
+  readonly #gate: Pick<TargetGate, "check" | "counts">;
   readonly #options: ReachOptions;
   readonly #doors = new Map<string, Door>();
 
-  constructor(targets: Targets, gate: Pick<TargetGate, "check">, options: ReachOptions) {
+  constructor(targets: Targets, gate: Pick<TargetGate, "check" | "counts">, options: ReachOptions) {
     this.#targets = targets;
     this.#gate = gate;
     this.#options = options;
@@ -60,6 +60,11 @@ export class TargetReach {
       if (next === undefined) door.inside--;
       else next();
     }
+  }
+
+  /** After `byHand`: throws TARGET_MISCONFIGURED `quarantined` when the target may be a copy of the one that is meant, so that what was done there must not end a lease. */
+  counts(targetUid: string): Promise<void> {
+    return this.#gate.counts(targetUid);
   }
 
   async #through<T>(door: Door, targetUid: string, work: (target: Target<unknown>) => Promise<T>): Promise<T> {

@@ -1,7 +1,9 @@
+import { setTimeout as after } from "node:timers/promises";
 import { LeaseholdError } from "../base/errors.ts";
 import { reached } from "../base/fault-point.ts";
+import type { Log } from "../base/log.ts";
 import type { Actor } from "../model/audit.ts";
-import { type LeaseRecord, renewShare } from "../model/lease.ts";
+import { type LeaseView, renewShare } from "../model/lease.ts";
 import type { Command, Committer, Outcome } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
@@ -17,10 +19,17 @@ export interface RenewDeps {
   readonly committer: Committer;
   readonly due: Due;
   readonly settings: LeaseSettings;
+  readonly log: Log;
+}
+
+/** Which lease: its id and its role's path. */
+export interface Renewable {
+  readonly id: string;
+  readonly path: string;
 }
 
 export interface Renewed {
-  readonly lease: LeaseRecord;
+  readonly lease: LeaseView;
   /** True when max_expire_time cut the increment. */
   readonly limited: boolean;
   readonly revision: number;
@@ -28,12 +37,17 @@ export interface Renewed {
   readonly recorded: boolean;
 }
 
+type Done = Extract<Outcome, { ok: true }>;
+
 const MAX_TRIES = 5;
 const IN_FLIGHT_RETRY_MS = 500;
+/** A renewal that was answered just now, by another replica, is soon written to be whole. */
+const ALMOST_WHOLE_MS = 25;
 
 /**
- * Renews: first the row says where the renewal will end (`renewing_to`), then the target's VALID UNTIL is moved, then the row's end. A crash between leaves a half renewal that the schedule
- * finishes, and never a VALID UNTIL that the ledger does not know of (finding 17). The right to log in is not touched, so a renewal can't bring a revoked login back (lesson 11).
+ * Renews: one commit moves the lease's end, with event and record, and says that the target has not followed (`renewing_to`); then the target's VALID UNTIL is moved, and the caller is answered. That it has
+ * followed is committed a moment later, with others. A crash anywhere leaves a half renewal that the schedule finishes, and never a VALID UNTIL that the ledger does not know of (finding 17).
+ * The right to log in is not touched, so a renewal can't bring a revoked login back (lesson 11).
  */
 export class LeaseRenewer {
   readonly #deps: RenewDeps;
@@ -46,56 +60,38 @@ export class LeaseRenewer {
    * @param incrementMs from now; undefined: the role's default TTL.
    * Throws LEASE_NOT_FOUND, LEASE_NOT_RENEWABLE, TARGET_UNAVAILABLE and TARGET_MISCONFIGURED (then the schedule tries on), CONFLICT, REQUEST_IN_FLIGHT.
    */
-  async renew(id: string, incrementMs: number | undefined, actor: Actor, request: Command["request"]): Promise<Renewed> {
-    const { db, committer, settings, due } = this.#deps;
-    const lease = await findLease(db, id);
-    if (lease === undefined) throw new LeaseholdError("LEASE_NOT_FOUND");
+  async renew(lease: Renewable, incrementMs: number | undefined, actor: Actor, request: Command["request"]): Promise<Renewed> {
+    const { committer, settings } = this.#deps;
+    const args = { id: lease.id, increment_ms: incrementMs, renew_share: renewShare(), redo_ms: settings.statementMs };
     for (let i = 0; i < MAX_TRIES; i++) {
       const beganAt = performance.now();
-      const args = { id, increment_ms: incrementMs, redo_ms: settings.statementMs };
-      const begun = await committer.commit({
-        kind: "lease.begin_renew",
-        path: lease.path,
-        actor: { ...actor, action: "lease.begin_renew" },
-        record: false,
-        lease: id,
-        request,
-        args,
-      });
+      const begun = await committer.commit({ kind: "lease.begin_renew", path: lease.path, actor, lease: lease.id, request, args });
       if (!begun.ok && begun.reason === "STALE") continue;
-      if (!begun.ok) throw begun.reason === "REQUEST_IN_FLIGHT" ? inFlight() : refusal(begun);
+      if (!begun.ok && begun.reason === "REQUEST_IN_FLIGHT") {
+        if (i === MAX_TRIES - 1) throw inFlight();
+        await after(ALMOST_WHOLE_MS);
+        continue;
+      }
+      if (!begun.ok) throw refusal(begun);
       const limited = begun.result["limited"] === true;
-      if (begun.replay === true || begun.result["unchanged"] === true) return this.#asItIs(id, limited, begun.revision);
+      if (begun.replay === true || begun.result["unchanged"] === true) return this.#asItIs(lease.id, limited, begun.revision);
       await reached("renew.committed");
-      const login = loginFrom(begun.result);
-      await this.#onTarget(id, login, Number(begun.result["valid_for_ms"]), beganAt);
+      await this.#onTarget(lease, begun, beganAt);
       await reached("renew.altered");
-      const finished = await this.#finish(lease, login.generation, actor);
-      // STALE: the schedule finished it, or it was revoked meanwhile; the row says which.
-      if (!finished.ok) return this.#asItIs(id, limited, 0);
-      const { generation, expire_at, renew_at } = finished.result;
-      const expireAt = Date.parse(String(expire_at));
-      due.scheduled(id, expireAt);
-      const renewed = {
-        ...lease,
-        generation: Number(generation),
-        expireAt,
-        renewAt: Date.parse(String(renew_at)),
-        nextActionAt: expireAt,
-        renewingTo: undefined,
-      };
-      return { lease: renewed, limited, revision: finished.revision, recorded: true };
+      void this.#finish(lease, begun, actor);
+      return { lease: viewOf(lease, begun), limited, revision: begun.revision, recorded: true };
     }
     throw new LeaseholdError("STORE_UNAVAILABLE", "the lease kept changing", { retryAfterMs: 100 });
   }
 
-  async #onTarget(id: string, login: ReturnType<typeof loginFrom>, validForMs: number, beganAt: number): Promise<void> {
+  async #onTarget({ id }: Renewable, begun: Done, beganAt: number): Promise<void> {
     const { reach, settings, due } = this.#deps;
+    const login = loginFrom(begun.result);
     try {
       await reach.call(login.targetUid, async (target) => {
         // Who was frozen in between would count from a now that is long past: the schedule has it by then.
         if (performance.now() - beganAt > settings.statementMs) throw new LeaseholdError("TARGET_UNAVAILABLE", "too late to renew");
-        await target.renew(loginOf(login), validForMs + settings.graceMs);
+        await target.renew(loginOf(login), Number(begun.result["valid_for_ms"]) + settings.graceMs);
       });
     } catch (error) {
       await due.changed(id).catch(() => {});
@@ -103,11 +99,17 @@ export class LeaseRenewer {
     }
   }
 
-  async #finish(lease: LeaseRecord, generation: number, actor: Actor): Promise<Outcome> {
-    const args = { id: lease.id, generation, renew_share: renewShare() };
-    const finished = await this.#deps.committer.commit({ kind: "lease.finish_renew", path: lease.path, actor, lease: lease.id, args });
-    if (!finished.ok && finished.reason !== "STALE") throw refusal(finished);
-    return finished;
+  /** Never rejects. STALE: the schedule was faster, or it was revoked. */
+  async #finish({ id, path }: Renewable, begun: Done, actor: Actor): Promise<void> {
+    const { committer, due, log } = this.#deps;
+    const args = { id, generation: begun.result["generation"] };
+    try {
+      await committer.commit({ kind: "lease.finish_renew", path, actor: { ...actor, action: "lease.finish_renew" }, record: false, lease: id, args }, "soon");
+      await reached("renew.finished");
+      due.scheduled(id, timeOf(begun, "expire_at"));
+    } catch (error) {
+      log.warn({ lease: id, error: (error as Error).message }, "the end of a renewal is left to the schedule");
+    }
   }
 
   async #asItIs(id: string, limited: boolean, revision: number): Promise<Renewed> {
@@ -117,6 +119,30 @@ export class LeaseRenewer {
     if (lease.renewingTo !== undefined) throw inFlight();
     return { lease, limited, revision, recorded: false };
   }
+}
+
+function viewOf({ id, path }: Renewable, begun: Done): LeaseView {
+  return {
+    id,
+    path,
+    principal: String(begun.result["principal"]),
+    state: "ACTIVE",
+    username: loginFrom(begun.result).username,
+    issuedAt: timeOf(begun, "issued_at"),
+    expireAt: timeOf(begun, "expire_at"),
+    renewAt: timeOf(begun, "renew_at"),
+    maxExpireAt: timeOf(begun, "max_expire_at"),
+    endCause: undefined,
+    endedAt: undefined,
+    attempts: 0,
+    problem: undefined,
+    stalled: false,
+    nextActionAt: undefined,
+  };
+}
+
+function timeOf(begun: Done, name: string): number {
+  return Date.parse(String(begun.result[name]));
 }
 
 function inFlight(): LeaseholdError {

@@ -1,5 +1,4 @@
 import { setTimeout as after } from "node:timers/promises";
-import { isReason } from "../base/errors.ts";
 import { systemActor } from "../model/audit.ts";
 import type { Progress, Work } from "../operations/operations.ts";
 import type { OperationRecord } from "../store/operations.ts";
@@ -7,8 +6,11 @@ import type { Db } from "../store/db.ts";
 import { countRevocableLeases, countUntriedLeases, revocableLeases, type RevokeFilter } from "../store/leases.ts";
 import type { LeaseRevoker } from "./revoke.ts";
 
-const BATCH = 200;
+const BATCH = 500;
 const LOOK_MS = 200;
+/** Pages whose logins are being taken away: most of that is waiting for sessions that may still appear. While clients are served it takes its time rather than theirs. */
+const AHEAD = 6;
+const AHEAD_SERVING = 1;
 
 /** May the principal who asked revoke this lease's role path, by the policy of now? */
 export type MayRevoke = (principal: string, path: string) => boolean;
@@ -19,18 +21,22 @@ interface Cursor {
 }
 
 /**
- * Ends every lease of a prefix or a principal (lesson 17). First all of them are marked REVOKING, a batch at a time, each authorized for who asked and audited by itself; from then on nobody can renew one or
- * be answered with it again. Then it waits until the schedule has asked each one's target; what a target refuses is the schedule's for ever, and shows in the lease.
+ * Ends every lease of a prefix or a principal (lesson 17), a page at a time: each is authorized for who asked, becomes REVOKING (from then on nobody can renew it or be answered with it again), and its login is
+ * taken away, which is one record for each. Then it waits until each one's target has been asked; what a target refuses is the schedule's for ever, and shows in the lease. What a dead replica had begun is
+ * the schedule's too.
  *
  * How many there are is counted and saved before the first is marked: whoever takes over after a crash finds fewer than were meant, since those that were marked look like any other that is ending.
  */
-export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke): Work {
+export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, serving: () => boolean): Work {
+  const ahead: Promise<unknown>[] = [];
   async function mark(operation: OperationRecord, behind: string, total: number): Promise<Progress> {
     const filter = filterOf(operation);
     const leases = await revocableLeases(db, filter, behind, BATCH);
     const actor = { ...systemActor("lease.revoke", `operations/${operation.id}`), principal: operation.principal };
     const allowed = leases.filter((lease) => may(operation.principal, lease.path));
-    await Promise.all(allowed.map((lease) => revoker.mark(lease, actor).catch(unlessGone)));
+    const ids = allowed.map((lease) => lease.id);
+    ahead.push((await revoker.endMany(ids, actor)).gone);
+    while (ahead.length > (serving() ? AHEAD_SERVING : AHEAD)) await ahead.shift();
     if (leases.length === BATCH) return { cursor: { after: leases.at(-1)!.id }, done: 0, total };
     const spared = await countRevocableLeases(db, filter); // who asked may not revoke them
     return { cursor: { after: null }, done: 0, total: Math.max(total - spared, 0) };
@@ -52,8 +58,4 @@ export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke):
 
 function filterOf(operation: OperationRecord): RevokeFilter {
   return operation.args as unknown as RevokeFilter;
-}
-
-function unlessGone(error: unknown): void {
-  if (!isReason(error, "LEASE_NOT_FOUND")) throw error;
 }

@@ -9,6 +9,7 @@ import { type EndCause, type LeaseRecord, type LeaseState, RETRY_BASE_MS, RETRY_
 import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import { refusal } from "../store/group-committer.ts";
+import { endLeases } from "../store/due-leases.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
 import { type LeasedLogin, loginFrom, loginOf } from "./login.ts";
@@ -103,6 +104,16 @@ export class LeaseRevoker {
     await this.#deps.due.changed(lease.id);
   }
 
+  /** Ends many, on somebody's word that is on record already. Resolves when they are REVOKING; `gone` when each login has been taken away or was left to the schedule. */
+  async endMany(ids: readonly string[], actor: Actor): Promise<{ readonly gone: Promise<unknown> }> {
+    const { db, settings, due } = this.#deps;
+    const ending = await endLeases(db, ids, settings.claimMs);
+    const gone = ending.map(async (lease) => {
+      if ((await this.takeAway(lease, { ...actor, traceId: lease.traceId }, "use")) !== undefined) due.ended(lease.id);
+    });
+    return { gone: Promise.all(gone) };
+  }
+
   /** Ends a lease of the schedule's own accord, if the database agrees that it is to end so now. */
   async end(lease: Named, cause: Exclude<EndCause, "REVOKED" | "EXPIRED">, actor: Actor): Promise<void> {
     const { ending } = await this.#begin(lease, cause, actor, this.#deps.settings.claimMs, undefined);
@@ -115,6 +126,7 @@ export class LeaseRevoker {
     try {
       await reached("revoke.committed");
       await reach[budget](lease.targetUid, (target) => target.revoke(loginOf(lease)));
+      if (budget === "byHand") await reach.counts(lease.targetUid);
     } catch (error) {
       await this.postpone(lease, error);
       return undefined;

@@ -22,15 +22,15 @@ export interface ScanDeps {
   readonly open: (uid: string) => Promise<Target<unknown>>;
   /** `targets/<name>` */
   readonly pathOf: (uid: string) => string;
-  /** An orphan is dropped once it was first seen this long ago, or when it is named. */
+  /** With `dropOrphans`, an orphan is dropped once it was first seen this long ago, unless the scan says otherwise. */
   readonly graceMs: number;
 }
 
 interface ScanArgs {
   readonly targetUid: string;
   readonly dropOrphans: boolean;
-  /** Without waiting for the grace period: a quarantine was ended with the order to do so. */
-  readonly atOnce?: boolean;
+  /** For so long an orphan must have been known; undefined: `ScanDeps.graceMs`, 0: a quarantine was ended with the order to drop them now. */
+  readonly orphanAgeMs?: number;
   /** Orphans that are dropped at once. */
   readonly names: readonly string[];
 }
@@ -47,15 +47,26 @@ export function scanTargetWork(deps: ScanDeps): Work {
     async step(operation, progress) {
       const args = operation.args as unknown as ScanArgs;
       const cursor = (progress.cursor ?? { phase: "logins", after: "" }) as Cursor;
+      // Anew: a scan follows a release, which may have been another replica's.
+      if (progress.done === 0) await deps.gate.look(args.targetUid);
       await deps.gate.check(args.targetUid);
       const target = await deps.open(args.targetUid);
+      if (target.list === undefined) throw new LeaseholdError("TARGET_MISCONFIGURED", "can't list logins", { metadata: { problem: "not_enumerable" } });
       const identity = await target.identify();
       if (identity.inRecovery) throw new LeaseholdError("TARGET_MISCONFIGURED", "in recovery", { metadata: { problem: "in_recovery" } });
       if (cursor.phase === "logins") return forward(progress, await scanLogins(deps, args, target, identity.systemIdentifier, cursor.after));
       const next = await scanLeases(deps, args, target, identity.systemIdentifier, cursor.after);
-      return next.cursor === undefined ? undefined : forward(progress, next);
+      if (next.cursor !== undefined) return forward(progress, next);
+      await settle(deps, args.targetUid, operation.createdAt);
+      return undefined;
     },
   };
+}
+
+/** What an earlier scan found and this one did not is over. */
+async function settle(deps: ScanDeps, targetUid: string, beganAt: number): Promise<void> {
+  const args = { target_uid: targetUid, before: new Date(beganAt).toISOString() };
+  await deps.committer.commit({ kind: "finding.settle", path: deps.pathOf(targetUid), actor: systemActor("finding.resolve", "not found again"), args });
 }
 
 interface Page {
@@ -103,7 +114,7 @@ async function orphan(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, s
     return deps.due.changed(ended.id);
   }
   const { id, ageMs } = await raise(deps, "ORPHAN", args.targetUid, login.name, login.oid);
-  if (!(args.names.includes(login.name) || (args.dropOrphans && (args.atOnce === true || ageMs >= deps.graceMs)))) return;
+  if (!(args.names.includes(login.name) || (args.dropOrphans && ageMs >= (args.orphanAgeMs ?? deps.graceMs)))) return;
   if ((await withoutLease(deps, args.targetUid, [login])).length === 0) return;
   await target.revoke({ name: login.name, oid: login.oid, systemIdentifier, ownedObjects: { kind: "refuse" } });
   const actor = systemActor("finding.resolve", "orphan dropped");

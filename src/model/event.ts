@@ -25,9 +25,6 @@ export function isRotationChange(type: number): boolean {
   return type >= 50 && type < 60;
 }
 
-/** CURRENT moved to a rotation's candidate. */
-export const ROTATION_SUCCEEDED = 55;
-
 export const POLICY_CHANGED = 40;
 export const TARGET_CHANGED = 41;
 export const ROLE_CHANGED = 42;

@@ -14,7 +14,11 @@ import { invalid, LeaseholdError } from "../base/errors.ts";
  * running any more; if the login is there then, it goes the way of a revocation. REVOKING never gives up. A terminal row is probed once more when the login's own
  * VALID UNTIL has passed, then nothing is due.
  *
- * The warm pool: PENDING with nobody's name on it → READY (the login is there and can't log in) → PENDING, taken by an issue → ACTIVE; or READY → REVOKING when it is too old, or its role was changed.
+ * The warm pool: PENDING with nobody's name on it → READY (the login is there and can't log in) → ACTIVE, taken by an issue; or READY → REVOKING when it is too old, or its role was changed.
+ *
+ * ACTIVE is what the ledger has decided; two things of it the target may not have followed yet: `enabling`, a login of the pool may still be unable to log in, and `renewingTo`, its VALID UNTIL may still
+ * be that of before a renewal. Nobody has been answered then, or the target was seen to follow and the row is about to be told. Whoever dies in between leaves it to the schedule, which brings the target
+ * to what is decided (docs/adr/0014).
  */
 export type LeaseState = "PENDING" | "READY" | "ACTIVE" | "REVOKING" | "REVOKED" | "ROLLED_BACK";
 export const LIVE_STATES: readonly LeaseState[] = ["PENDING", "ACTIVE", "REVOKING"];
@@ -40,8 +44,10 @@ export interface LeaseRecord {
   readonly expireAt: number;
   readonly renewAt: number;
   readonly maxExpireAt: number;
-  /** Set while a renewal is under way: where it will end. */
+  /** The end that the target's VALID UNTIL has not been seen to follow yet. */
   readonly renewingTo: number | undefined;
+  /** Taken from the pool, and not yet seen to be able to log in. */
+  readonly enabling: boolean;
   readonly nextActionAt: number | undefined;
   readonly attempts: number;
   readonly problem: string | undefined;
@@ -51,6 +57,26 @@ export interface LeaseRecord {
   readonly delivered: boolean;
   readonly traceId: string;
 }
+
+/** What anyone is told of a lease. */
+export type LeaseView = Pick<
+  LeaseRecord,
+  | "id"
+  | "path"
+  | "principal"
+  | "state"
+  | "username"
+  | "issuedAt"
+  | "expireAt"
+  | "renewAt"
+  | "maxExpireAt"
+  | "endCause"
+  | "endedAt"
+  | "attempts"
+  | "problem"
+  | "stalled"
+  | "nextActionAt"
+>;
 
 /** Tries after which a revocation that still fails is said to be stalled. It is tried on for ever. */
 export const STALLED_AFTER = 6;

@@ -11,9 +11,31 @@ export interface TargetRecord {
   readonly login: string | undefined;
   /** Its twin, whose turn is next. */
   readonly otherLogin: string | undefined;
+  readonly upkeep: UpkeepConfig;
   /** Counts changes; the etag. */
   readonly generation: number;
   readonly updatedAt: number;
+}
+
+/** What is done on a target by the calendar. Undefined: the default. */
+export interface UpkeepConfig {
+  /** What scans do with logins of this broker's that no lease accounts for; undefined: report. */
+  readonly orphans?: "report" | "drop" | undefined;
+  /** Orphans are dropped once they were first seen this long ago. Default: `DEFAULT_ORPHAN_AGE_MS`. */
+  readonly orphanAgeMs?: number | undefined;
+  /** Between scans. Default: `DEFAULT_SCAN_INTERVAL_MS`. */
+  readonly scanIntervalMs?: number | undefined;
+  /** The broker's own login gets a new password this often; undefined: by hand alone. */
+  readonly rotateLoginEveryMs?: number | undefined;
+}
+
+export const DEFAULT_ORPHAN_AGE_MS = 3_600_000;
+export const DEFAULT_SCAN_INTERVAL_MS = 3_600_000;
+
+/** `host:port`, whatever the engine; empty for a target that is not there. */
+export function addressOfTarget(target: TargetRecord | undefined): string {
+  const { host = "", port = "" } = (target?.config ?? {}) as { readonly host?: string; readonly port?: number };
+  return target === undefined ? "" : `${host}:${port}`;
 }
 
 /** Logins made ahead, unable to log in: an issue takes one and enables it. */

@@ -43,7 +43,9 @@ export function rewrapWork(db: Db, keyring: Keyring, log: Log): Work {
 
 /** Answers false for a row that does not open though the keyring is open. */
 async function rewrapRow(db: Db, keyring: Keyring, row: SealedRow, log: Log): Promise<boolean> {
-  const binding = { namespaceId: 1, kind: row.kind, rowUid: row.uid, version: row.version } as const;
+  // A candidate becomes the target's password as it is.
+  const kind = row.kind === "candidate" ? "target" : row.kind;
+  const binding = { namespaceId: 1, kind, rowUid: row.uid, version: row.version } as const;
   try {
     const plaintext = await open(keyring, row.sealed, binding);
     const sealed = seal(keyring, binding, plaintext);

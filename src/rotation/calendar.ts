@@ -20,7 +20,7 @@ export function calendarProblem(
   now: number,
 ): { readonly field: "expression" | "time_zone"; readonly description: string } | undefined {
   try {
-    new Intl.DateTimeFormat("en", { timeZone: rule.timeZone });
+    new Date(0).toLocaleString("en", { timeZone: rule.timeZone });
   } catch {
     return { field: "time_zone", description: "must be a name of the IANA database, such as Europe/Berlin" };
   }

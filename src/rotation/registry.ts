@@ -23,5 +23,5 @@ export type AnyRotator = RotatorDefinition<never>;
 
 export function rotatorByName(name: string): RotatorDefinition | undefined {
   // The configurations in the store were checked by the rotator of that name when they were written.
-  return (ROTATORS as readonly AnyRotator[]).find((rotator) => rotator.name === name) as RotatorDefinition | undefined;
+  return ROTATORS.find((rotator): rotator is (typeof ROTATORS)[number] & RotatorDefinition => rotator.name === name);
 }

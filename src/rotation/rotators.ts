@@ -36,6 +36,6 @@ export class Rotators {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#open.values()].map((rotator) => rotator.close?.()));
+    await Promise.all([...this.#open.values()].map(async (rotator) => rotator.close?.()));
   }
 }

@@ -8,11 +8,12 @@ interface TargetRow {
   readonly document: object;
   readonly login: string | null;
   readonly otherLogin: string | null;
+  readonly upkeep: TargetRecord["upkeep"];
   readonly generation: number;
   readonly updated_at: Date;
 }
 
-const TARGET = `uid, name, engine, document, login, other_login as "otherLogin", generation, updated_at`;
+const TARGET = `uid, name, engine, document, login, other_login as "otherLogin", upkeep, generation, updated_at`;
 const ALL_TARGETS = { name: "target_all", text: `select ${TARGET} from target where namespace_id = 1 order by name` };
 const ONE_TARGET = { name: "target_one", text: `select ${TARGET} from target where namespace_id = 1 and name = $1` };
 const PASSWORD = { name: "target_password", text: "select sealed_password as sealed, generation from target where uid = $1" };
@@ -48,6 +49,12 @@ const CANDIDATES = {
   text: "select name from target where pending_login is not null and pending_since < leasehold_now() - $1 * interval '1 ms' order by name",
 };
 
+const ROTATABLE = {
+  name: "target_rotatable",
+  text: `select name from target where pending_login is null and login_rotated_at + (upkeep->>'rotateLoginEveryMs')::bigint * interval '1 ms' <= leasehold_now() order by name`,
+};
+const SCANNABLE = { name: "target_scannable", text: "select uid from target where scan_at <= leasehold_now() and engine = any ($1) order by scan_at limit $2" };
+
 export async function candidateLogin(db: Db, uid: string): Promise<CandidateLogin | undefined> {
   const [row] = await db.query<CandidateLogin>(CANDIDATE, [uid]);
   return row;
@@ -58,6 +65,16 @@ export async function targetsWithCandidate(db: Db, olderThanMs: number): Promise
   return (await db.query<{ name: string }>(CANDIDATES, [olderThanMs])).map((row) => row.name);
 }
 
+/** Names of targets on which the broker's login is due to be rotated. */
+export async function targetsWithDueLogin(db: Db): Promise<string[]> {
+  return (await db.query<{ name: string }>(ROTATABLE, [])).map((row) => row.name);
+}
+
+/** Targets of these engines that are due for a scan, the longest due first. */
+export async function targetsDueForScan(db: Db, engines: readonly string[], limit: number): Promise<string[]> {
+  return (await db.query<{ uid: string }>(SCANNABLE, [engines, limit])).map((row) => row.uid);
+}
+
 function targetOf(row: TargetRow): TargetRecord {
   return {
     uid: row.uid,
@@ -66,6 +83,7 @@ function targetOf(row: TargetRow): TargetRecord {
     config: row.document,
     login: row.login ?? undefined,
     otherLogin: row.otherLogin ?? undefined,
+    upkeep: row.upkeep,
     generation: row.generation,
     updatedAt: row.updated_at.getTime(),
   };

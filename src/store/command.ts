@@ -1,7 +1,7 @@
 import type { Actor } from "../model/audit.ts";
 import type { Reason } from "../base/errors.ts";
 
-/** What `commit_changes()` can do; each is a function in migrations/0002 to 0005, where its arguments are. */
+/** What `commit_changes()` can do; each is a function in the migrations, where its arguments are. */
 export type CommandKind =
   | "secret.put"
   | "secret.update_metadata"
@@ -23,6 +23,8 @@ export type CommandKind =
   | "operation.create"
   | "operation.finish"
   | "lease.create"
+  | "lease.take"
+  | "lease.confirm"
   | "lease.stock"
   | "lease.shelve"
   | "lease.activate"
@@ -37,11 +39,14 @@ export type CommandKind =
   | "lease.reopen"
   | "lease.forget"
   | "witness.mark"
+  | "witness.seen"
   | "quarantine.begin"
   | "quarantine.extend"
   | "quarantine.end"
   | "finding.raise"
   | "finding.resolve"
+  | "finding.settle"
+  | "target.scan"
   | "rotation.put"
   | "rotation.delete"
   | "rotation.request"
@@ -88,6 +93,10 @@ export type Outcome =
   | { readonly ok: false; readonly reason: RefusalReason; readonly metadata: Readonly<Record<string, string>> };
 
 export interface Committer {
-  /** Resolves once the change, its event and its audit record are durable, or with the refusal. Rejects with STORE_UNAVAILABLE or AUDIT_UNAVAILABLE when it can't be known or done in time. */
-  commit(command: Command): Promise<Outcome>;
+  /**
+   * `soon`: nobody waits for it; it is committed in 20 ms, or just before the next change of the same lease.
+   *
+   * Resolves once the change, its event and its audit record are durable, or with the refusal. Rejects with STORE_UNAVAILABLE or AUDIT_UNAVAILABLE when it can't be known or done in time.
+   */
+  commit(command: Command, when?: "now" | "soon"): Promise<Outcome>;
 }

@@ -17,6 +17,7 @@ export interface DueLease {
   /** Unix milliseconds, by the database's clock; as is `now`, the time of the claim. */
   readonly expireAt: number;
   readonly renewingTo: number | undefined;
+  readonly enabling: boolean;
   readonly now: number;
   readonly attempts: number;
   readonly delivered: boolean;
@@ -38,6 +39,7 @@ interface Row {
   readonly owned_objects: unknown;
   readonly expire_ms: number;
   readonly renewing_ms: number | null;
+  readonly enabling: boolean;
   readonly now_ms: number;
   readonly attempts: number;
   readonly delivered: boolean;
@@ -48,7 +50,7 @@ interface Row {
 
 const ms = (expression: string): string => `(extract(epoch from ${expression}) * 1000)::float8`;
 const COLUMNS = `l.id, l.path, l.target_uid, l.state, l.generation, l.username, l.login_oid, l.system_identifier, l.owned_objects, ${ms("l.expire_at")} as expire_ms,
-  ${ms("l.renewing_to")} as renewing_ms, ${ms("c.now")} as now_ms, l.attempts, l.delivered, l.pooled, l.trace_id`;
+  ${ms("l.renewing_to")} as renewing_ms, l.enabling, ${ms("c.now")} as now_ms, l.attempts, l.delivered, l.pooled, l.trace_id`;
 
 /**
  * `picked` names leases; those that are due are taken for $2 ms. An ACTIVE one that has expired becomes REVOKING by the same statement: no event and no record belong to that move, the end of the lease
@@ -75,6 +77,25 @@ const CLAIM = {
     where place <= $4 order by at limit $1)`),
 };
 const CLAIM_IDS = { name: "lease_claim_ids", text: taking("lease_id = any ($1::uuid[]) and target_uid <> all ($3::uuid[])") };
+
+const END = {
+  name: "lease_end_many",
+  text: `with clock as materialized (select leasehold_now() as now),
+    ended as (
+      update lease l set state = 'REVOKING', generation = l.generation + 1, end_cause = 'REVOKED', renewing_to = null, attempts = 0, problem = null,
+          next_action_at = case when l.state = 'PENDING' and l.login_oid is null then greatest(l.deadline_at, c.now) else c.now + $2 * interval '1 ms' end
+        from clock c where l.id = any ($1::uuid[]) and l.state in ('PENDING', 'ACTIVE') returning ${COLUMNS}, false as expired, l.login_oid is null and c.now < l.deadline_at as creating)
+    select * from ended`,
+};
+
+/**
+ * Leases become REVOKING by one statement, as expired ones do by being claimed: their ends have the event and the record. Answers those whose login can go now, which the caller has for `claimMs`; one that is
+ * still being created goes by the schedule. Who has ended already is left out.
+ */
+export async function endLeases(db: Db, ids: readonly string[], claimMs: number): Promise<DueLease[]> {
+  const rows = await db.query<Row & { readonly creating: boolean }>(END, [ids, claimMs]);
+  return rows.filter((row) => !row.creating).map(dueOf);
+}
 
 const UPCOMING = {
   name: "lease_upcoming",
@@ -110,6 +131,7 @@ function dueOf(row: Row): DueLease {
     ownedObjects: row.owned_objects,
     expireAt: row.expire_ms,
     renewingTo: row.renewing_ms ?? undefined,
+    enabling: row.enabling,
     now: row.now_ms,
     attempts: row.attempts,
     delivered: row.delivered,

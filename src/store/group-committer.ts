@@ -11,6 +11,8 @@ import { storeError, storeFailure } from "./sqlstate.ts";
 const MAX_BATCH = 400;
 const MAX_BATCH_BYTES = 4 * 1024 * 1024;
 const MAX_QUEUED = 20_000;
+/** How long what nobody waits for may lie: it goes with others of its kind then, and not in front of those who wait. */
+const SOON_MS = 20;
 
 const COMMIT = { name: "commit_changes", text: "select commit_changes($1, $2, $3, $4, decode($5, 'hex'), $6::jsonb) as answer" };
 const OUTCOME = { name: "commit_outcome", text: "select outcome as answer from commit_result where chain = $1 and batch = $2" };
@@ -51,6 +53,8 @@ interface Answer {
 
 interface Waiting {
   readonly text: string;
+  /** Nobody waits for it. */
+  soon: boolean;
   /** What it is about: two of the same don't go into one batch. */
   readonly keys: readonly string[];
   readonly expiresAt: number;
@@ -73,6 +77,7 @@ export class GroupCommitter implements Committer {
   #commits = 0;
   #queue: Waiting[] = [];
   #running: Promise<void> | undefined;
+  #soon: NodeJS.Timeout | undefined;
   #closed = false;
 
   /** @param timeoutMs how long a command may wait in all before it is answered STORE_UNAVAILABLE; one that was already sent is never answered so while its outcome can still be read. */
@@ -84,33 +89,36 @@ export class GroupCommitter implements Committer {
     this.#timeoutMs = timeoutMs;
   }
 
-  commit(command: Command): Promise<Outcome> {
+  commit(command: Command, when: "now" | "soon" = "now"): Promise<Outcome> {
     if (this.#closed) return Promise.reject(new LeaseholdError("DRAINING"));
     if (this.#queue.length >= MAX_QUEUED) return Promise.reject(new LeaseholdError("OVERLOADED", "the committer's queue is full", { retryAfterMs: 1000 }));
     const text = this.#serialize(command);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ text, keys: keysOf(command), expiresAt: Date.now() + this.#timeoutMs, resolve, reject });
-      this.#running ??= this.#run();
+      this.#queue.push({ text, soon: when === "soon", keys: keysOf(command), expiresAt: Date.now() + this.#timeoutMs, resolve, reject });
+      if (when === "now") this.#running ??= this.#run();
+      else this.#soon ??= setTimeout(() => this.#flush(), SOON_MS);
     });
   }
 
   /** Waits for what is queued, then closes the connection. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#flush();
     await this.#running;
     await this.#client?.end().catch(() => {});
     this.#client = undefined;
   }
 
   #serialize(command: Command): string {
-    const { kind, path, actor, request, args, record } = command;
+    const { kind, path, actor, request, args, lease } = command;
     return JSON.stringify({
       kind,
+      // Who takes it from the pool learns its id by the same commit that writes the record.
+      fingerprint: kind === "lease.stock" && lease !== undefined ? this.#hooks.fingerprint(lease) : undefined,
       path,
       actor: { principal: actor.principal, action: actor.action, traceId: actor.traceId },
       request,
       args,
-      record,
       audit: this.#auditText(command),
     });
   }
@@ -133,20 +141,30 @@ export class GroupCommitter implements Committer {
     });
   }
 
+  /** What could wait has waited long enough. */
+  #flush(): void {
+    clearTimeout(this.#soon);
+    this.#soon = undefined;
+    for (const waiting of this.#queue) waiting.soon = false;
+    if (this.#queue.length > 0) this.#running ??= this.#run();
+  }
+
   async #run(): Promise<void> {
     await Promise.resolve(); // let the commands of this turn gather
-    while (this.#queue.length > 0) {
+    while (this.#queue.some((waiting) => !waiting.soon)) {
       const batch = this.#take();
       if (batch.length > 0) await this.#send(batch);
     }
     this.#running = undefined;
   }
 
+  /** The next batch: what is wanted now, in order, and before it what it must come after. What can wait holds up nobody: it goes together, later. */
   #take(): Waiting[] {
     const now = Date.now();
     const batch: Waiting[] = [];
     const later: Waiting[] = [];
     const taken = new Set<string>();
+    const wanted = new Set(this.#soon === undefined ? [] : this.#queue.flatMap((waiting) => (waiting.soon ? [] : waiting.keys)));
     let bytes = 0;
     let used = 0;
     for (const waiting of this.#queue) {
@@ -158,7 +176,7 @@ export class GroupCommitter implements Committer {
       }
       const twin = waiting.keys.some((key) => taken.has(key));
       for (const key of waiting.keys) taken.add(key);
-      if (twin) {
+      if (twin || (waiting.soon && !waiting.keys.some((key) => wanted.has(key)))) {
         later.push(waiting);
         continue;
       }

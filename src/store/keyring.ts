@@ -13,7 +13,7 @@ const INSERT = { name: "seed_insert", text: "insert into keyring_seed (id, provi
 const USES = {
   name: "seed_uses",
   text: `select key_id as id, count(*) as uses from (select key_id from secret_version where key_id is not null union all select key_id from target where key_id is not null
-           union all select key_id from lease where key_id is not null) used group by key_id`,
+           union all select pending_key_id from target where pending_key_id is not null union all select key_id from lease where key_id is not null) used group by key_id`,
 };
 
 /** The wrapped seeds, as the keyring wants them (crypto/keyring.ts: SeedRecords). */

@@ -5,7 +5,7 @@ import type { Command, Committer, Outcome } from "./command.ts";
 export class LateCommitter implements Committer {
   ready: Committer | undefined;
 
-  commit(command: Command): Promise<Outcome> {
-    return this.ready?.commit(command) ?? Promise.reject(new LeaseholdError("SEALED"));
+  commit(command: Command, when?: "now" | "soon"): Promise<Outcome> {
+    return this.ready?.commit(command, when) ?? Promise.reject(new LeaseholdError("SEALED"));
   }
 }

@@ -19,6 +19,7 @@ interface Row {
   readonly renew_at: Date;
   readonly max_expire_at: Date;
   readonly renewing_to: Date | null;
+  readonly enabling: boolean;
   readonly next_action_at: Date | null;
   readonly attempts: number;
   readonly problem: string | null;
@@ -30,7 +31,7 @@ interface Row {
 }
 
 const COLUMNS = `id, path, target_uid, principal, state, generation, username, login_oid, system_identifier, connection, owned_objects, issued_at, expire_at, renew_at,
-  max_expire_at, renewing_to, next_action_at, attempts, problem, stalled, end_cause, ended_at, delivered, trace_id`;
+  max_expire_at, renewing_to, enabling, next_action_at, attempts, problem, stalled, end_cause, ended_at, delivered, trace_id`;
 
 const FIND = { name: "lease_find", text: `select ${COLUMNS} from lease where namespace_id = 1 and id = $1` };
 
@@ -219,6 +220,7 @@ function recordOf(row: Row): LeaseRecord {
     renewAt: Number(row.renew_at),
     maxExpireAt: Number(row.max_expire_at),
     renewingTo: time(row.renewing_to),
+    enabling: row.enabling,
     nextActionAt: time(row.next_action_at),
     attempts: row.attempts,
     problem: row.problem ?? undefined,

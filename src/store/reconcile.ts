@@ -2,7 +2,7 @@ import type { Db } from "./db.ts";
 
 export interface Quarantine {
   readonly targetUid: string;
-  readonly reason: "witness_ahead" | "witness_unknown";
+  readonly reason: "witness_ahead" | "witness_unknown" | "witness_missing" | "witness_behind" | "different_server";
   readonly witnessMark: string;
   readonly witnessEpoch: number;
   readonly since: Date;
@@ -22,16 +22,10 @@ export function listQuarantines(db: Db): Promise<Quarantine[]> {
 }
 
 const EPOCH = { name: "witness_epoch", text: "select epoch::float8 as epoch from store_state" };
-const KNOWN = { name: "witness_known", text: "select from witness_mark where mark::text = $1" };
 
 export async function storeEpoch(db: Db): Promise<number> {
   const [row] = await db.query<{ epoch: number }>(EPOCH, []);
   return row!.epoch;
-}
-
-/** Whether this ledger wrote a mark, for whichever of its targets: two of them may be one server. */
-export async function knowsMark(db: Db, mark: string): Promise<boolean> {
-  return (await db.query(KNOWN, [mark])).length > 0;
 }
 
 const LIVE = { name: "scan_live", text: "select username from lease where target_uid = $1 and live and username = any ($2)" };
@@ -76,12 +70,19 @@ export interface FindingRecord {
 const FINDINGS = {
   name: "finding_list",
   text: `select id, kind, target_uid as "targetUid", name, first_seen as "firstSeen", last_seen as "lastSeen", resolution from finding
-           where namespace_id = 1 and ($1 or state = 'OPEN') order by first_seen desc, id desc limit $2`,
+           where namespace_id = 1 and ($1 or state = 'OPEN') and not is_trial(finding) order by first_seen desc, id desc limit $2`,
 };
 
 /** Newest first. @param all resolved ones too. */
 export function listFindings(db: Db, all: boolean, limit: number): Promise<FindingRecord[]> {
   return db.query(FINDINGS, [all, limit]);
+}
+
+const PRUNE = { name: "finding_prune", text: "delete from finding where state = 'RESOLVED' and last_seen < leasehold_now() - interval '30 days'" };
+
+/** Forgets findings that were resolved 30 days ago. */
+export async function pruneFindings(db: Db): Promise<void> {
+  await db.query(PRUNE, []);
 }
 
 const ENDED = { name: "scan_ended", text: "select id, path, generation from lease where target_uid = $1 and username = $2 and not live limit 1" };

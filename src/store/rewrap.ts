@@ -2,7 +2,8 @@ import type { Db } from "./db.ts";
 
 /** A sealed row, whatever its table, with what its ciphertext is bound to. */
 export interface SealedRow {
-  readonly kind: "secret" | "target" | "lease";
+  /** `candidate`: the password that the broker's login on a target is being given. */
+  readonly kind: "secret" | "target" | "lease" | "candidate";
   readonly uid: string;
   readonly version: number;
   readonly sealed: Uint8Array;
@@ -11,6 +12,7 @@ export interface SealedRow {
 const SOURCES = `
   select 'secret' as kind, secret_uid as uid, version, sealed from secret_version where key_id < $1
   union all select 'target', uid, 0, sealed_password from target where key_id < $1
+  union all select 'candidate', uid, 0, pending_password from target where pending_key_id < $1
   union all select 'lease', id, 0, sealed from lease where key_id < $1`;
 const OLD = {
   name: "rewrap_old",
@@ -21,6 +23,10 @@ const COUNT = { name: "rewrap_count", text: `select count(*) as rows from (${SOU
 const REPLACE = {
   secret: { name: "rewrap_secret", text: "update secret_version set sealed = $4, key_id = $5 where secret_uid = $1 and version = $2 and sealed = $3" },
   target: { name: "rewrap_target", text: "update target set sealed_password = $4, key_id = $5 where uid = $1 and $2::bigint = 0 and sealed_password = $3" },
+  candidate: {
+    name: "rewrap_candidate",
+    text: "update target set pending_password = $4, pending_key_id = $5 where uid = $1 and $2::bigint = 0 and pending_password = $3",
+  },
   lease: { name: "rewrap_lease", text: "update lease set sealed = $4, key_id = $5 where id = $1 and $2::bigint = 0 and sealed = $3" },
 };
 

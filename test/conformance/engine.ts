@@ -74,6 +74,19 @@ export function engineConformance<Config, Role>(title: string, setup: () => Prom
       await target.revoke(ref);
     });
 
+    test("logins are listed in name order by the page, with what tells them from others of the name, and looked for by name", async () => {
+      const made = [await issue(), await issue()].toSorted((a, b) => (a.ref.name < b.ref.name ? -1 : 1));
+      const names = made.map(({ ref }) => ref.name);
+      const first = await target.list!("", 1);
+      expect(first).toHaveLength(1);
+      const all = [...first, ...(await target.list!(first[0]!.name, 1000))];
+      expect(all.filter(({ name }) => names.includes(name))).toEqual(made.map(({ ref, created }) => ({ name: ref.name, oid: created.oid })));
+      await target.revoke(made[0]!.ref);
+      expect([...(await target.present!(names))]).toEqual([names[1]]);
+      await target.revoke(made[1]!.ref);
+      expect((await target.list!("", 1000)).map(({ name }) => name)).not.toEqual(expect.arrayContaining([names[1]]));
+    });
+
     test("creating a name twice is name_taken and leaves the first as it was", async () => {
       const { ref, created, password } = await issue();
       await expect(issue(ref.name)).rejects.toMatchObject({ reason: "TARGET_MISCONFIGURED", metadata: { problem: "name_taken" } });

@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { FAULT_POINTS } from "../../src/base/fault-point.ts";
+import { FAULT_POINTS as ALL_POINTS } from "../../src/base/fault-point.ts";
 import { CallError } from "../../src/client/errors.ts";
 import { OperatorService } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import type { IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
@@ -13,6 +13,8 @@ import { freshRedis, type TestRedis } from "../support/redis.ts";
 import { tempFolder } from "../support/temp.ts";
 import { until } from "../support/until.ts";
 
+/** Rotations have a test of their own (rotation-kill.test.ts). */
+const FAULT_POINTS = ALL_POINTS.filter((point) => !point.startsWith("rotate."));
 /** More of them, for a longer look: `npm run test:kill`. In the suite, one at each point. */
 const KILLS = Number(process.env["KILLS"] ?? FAULT_POINTS.length);
 const REPLICAS = 3;

@@ -64,12 +64,12 @@ describe("leases when targets fail", () => {
     expect(await target.has(lease.username)).toBe(false);
   });
 
-  it("finding 12: a creation that never ended is not rolled back on another server's word", async () => {
+  it("finding 12: a creation that never ended is not rolled back on another server's word: it is in quarantine, until the address leads to the right one again", async () => {
     const lease = await issue();
     await world.database.query("update lease set state = 'PENDING', login_oid = null, next_action_at = leasehold_now() where id = $1", [lease.id]);
     await world.putTarget("db", other);
     await replica.clockwork.sweep();
-    await until("it was tried", async () => (await replica.lease(lease.id)).problem === "different_server");
+    await until("it was tried", async () => (await replica.lease(lease.id)).problem === "quarantined");
     expect((await replica.lease(lease.id)).state).toBe("PENDING");
     await world.putTarget("db", target);
     await world.advance(10 * MINUTE);

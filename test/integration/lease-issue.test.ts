@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { Issued, Order } from "../../src/leases/issue.ts";
+import type { Issued, Order } from "../../src/leases/order.ts";
 import { clientOf } from "../conformance/engine-postgres-setup.ts";
 import { actorOf, gate, leaseWorld, type LeaseTarget, type LeaseWorld, OWNER, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
@@ -141,8 +141,8 @@ describe("issue", () => {
   describe("finding 9: an answer that never reached the caller", () => {
     it("is revoked after a minute without a replay, not before", async () => {
       const { lease } = await replica.issuer.issue(order());
-      await replica.issuer.undelivered(lease.id, lease.generation);
-      await expect(replica.renewer.renew(lease.id, undefined, actorOf(), undefined)).rejects.toMatchObject({ reason: "LEASE_NOT_RENEWABLE" });
+      await replica.issuer.undelivered(lease);
+      await expect(replica.renewer.renew(lease, undefined, actorOf(), undefined)).rejects.toMatchObject({ reason: "LEASE_NOT_RENEWABLE" });
       await world.advance(59_000);
       await replica.clockwork.sweep();
       expect(await replica.lease(lease.id)).toMatchObject({ state: "ACTIVE", delivered: false });
@@ -156,7 +156,7 @@ describe("issue", () => {
     it("lives on once it was asked for again", async () => {
       const key = request();
       const { lease } = await replica.issuer.issue(order({ request: key }));
-      await replica.issuer.undelivered(lease.id, lease.generation);
+      await replica.issuer.undelivered(lease);
       const again = await replica.issuer.issue(order({ request: key }));
       await world.advance(120_000);
       await replica.clockwork.sweep();
@@ -168,7 +168,7 @@ describe("issue", () => {
       const key = request();
       const { lease } = await replica.issuer.issue(order({ request: key }));
       await replica.issuer.issue(order({ request: key }));
-      await replica.issuer.undelivered(lease.id, lease.generation);
+      await replica.issuer.undelivered(lease);
       expect(await replica.lease(lease.id)).toMatchObject({ delivered: true, nextActionAt: lease.expireAt });
     });
   });

@@ -113,7 +113,7 @@ const created = (i: number) => ({
 async function perform(i: number, id: string, current: Step, generation: number): Promise<boolean> {
   const path = pathOf(i);
   if (current.kind === "claim") return (await dueLeases(db).claimNamed([id], [], CLAIM)).length === 1;
-  if (current.kind === "take") return (await commit("lease.create", path, randomUUID(), { ...created(i), pool: true })).ok;
+  if (current.kind === "take") return (await commit("lease.take", path, randomUUID(), { ...created(i), redo_ms: REDO })).ok;
   const args = {
     generation: generation - (current.late ? 1 : 0),
     oid: "7",
@@ -178,7 +178,7 @@ it(
       "PENDING → READY",
       "PENDING → REVOKING",
       "PENDING → ROLLED_BACK",
-      "READY → PENDING",
+      "READY → ACTIVE",
       "READY → REVOKING",
       "REVOKED → REVOKING",
       "REVOKING → REVOKED",

@@ -27,7 +27,7 @@ interface Row {
 /** What may follow what; anything else is refused and changes nothing. */
 const MOVES: Readonly<Record<LeaseState, readonly LeaseState[]>> = {
   PENDING: ["READY", "ACTIVE", "REVOKING", "ROLLED_BACK"],
-  READY: ["PENDING", "REVOKING"],
+  READY: ["ACTIVE", "REVOKING"],
   ACTIVE: ["REVOKING"],
   REVOKING: ["REVOKED"],
   REVOKED: ["REVOKING"],
@@ -45,6 +45,7 @@ interface Step {
 
 const KINDS = [
   "lease.activate",
+  "lease.confirm",
   "lease.roll_back",
   "lease.begin_renew",
   "lease.finish_renew",

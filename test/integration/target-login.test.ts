@@ -48,7 +48,7 @@ function rotator(by: Replica = replica, dies: { readonly before?: string; readon
   const log = createLog("silent");
   const targets = new OpenTargets(by.db, by.keyring, by.catalog, ENGINES, options, log);
   opened.push(targets);
-  return new LoginRotator({ db: by.db, catalog: by.catalog, targets, keyring: by.keyring, committer, instance: INSTANCE, log });
+  return new LoginRotator({ db: by.db, catalog: by.catalog, targets, keyring: by.keyring, committer, instance: INSTANCE, log, mayWork: async () => {} });
 }
 
 const issue = () => replica.issuer.issue({ path: ROLE, ttlMs: HOUR, actor: actorOf(), request: undefined });

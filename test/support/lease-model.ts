@@ -24,6 +24,7 @@ export const STEP_KINDS = [
   "activate",
   "shelve",
   "take",
+  "confirm",
   "roll_back",
   "begin_renew",
   "finish_renew",
@@ -47,6 +48,8 @@ export class LeaseModel {
   delivered = true;
   stalled = false;
   renewingTo: number | undefined;
+  /** Of the pool, and not seen to be able to log in. */
+  enabling = false;
   expireAt: number;
   maxExpireAt: number;
   deadlineAt: number;
@@ -86,10 +89,15 @@ export class LeaseModel {
       case "begin_renew":
         return this.#beginRenew(step.incrementMs, now);
       case "finish_renew":
-        return this.#move(this.state === "ACTIVE" && this.renewingTo !== undefined && current, () => {
-          [this.expireAt, this.renewingTo] = [this.renewingTo!, undefined];
-          this.#plan(this.expireAt);
-        });
+        if (this.state !== "ACTIVE" || this.renewingTo === undefined || !current) return false;
+        this.renewingTo = undefined;
+        this.#plan(this.expireAt);
+        return true;
+      case "confirm":
+        if (this.state !== "ACTIVE" || !this.enabling || !current) return false;
+        this.enabling = false;
+        this.#plan(this.delivered ? this.expireAt : this.#planned);
+        return true;
       case "begin_revoke":
         return this.#beginRevoke(step.cause, now);
       case "finish_revoke":
@@ -121,20 +129,20 @@ export class LeaseModel {
   #take(now: number): boolean {
     // (Without a READY login another row is made, which is not this one.)
     if (this.state !== "READY" || this.expireAt <= now) return true;
-    [this.state, this.pooled] = ["PENDING", false];
+    [this.state, this.pooled, this.enabling] = ["ACTIVE", false, true];
     this.generation++;
-    [this.expireAt, this.maxExpireAt, this.deadlineAt] = [now + TTL, now + MAX_TTL, now + CREATING];
-    this.#plan(this.deadlineAt);
+    [this.expireAt, this.maxExpireAt] = [now + TTL, now + MAX_TTL];
+    this.#plan(now + REDO);
     return true;
   }
 
   #beginRenew(incrementMs: number, now: number): boolean {
-    if (this.state !== "ACTIVE" || this.expireAt <= now || !this.delivered || this.renewingTo !== undefined) return false;
+    if (this.state !== "ACTIVE" || this.expireAt <= now || !this.delivered || this.renewingTo !== undefined || this.enabling) return false;
     const until = Math.min(now + incrementMs, this.maxExpireAt);
     if (until <= this.expireAt) return true;
-    this.renewingTo = until;
+    [this.expireAt, this.renewingTo] = [until, until];
     this.generation++;
-    this.#plan(Math.min(this.expireAt, now + REDO));
+    this.#plan(Math.min(until, now + REDO));
     return true;
   }
 
@@ -156,7 +164,7 @@ export class LeaseModel {
       this.delivered = true;
       if (this.renewingTo === undefined) {
         this.generation++;
-        this.#plan(this.expireAt);
+        this.#plan(this.enabling ? this.#planned : this.expireAt);
       } else this.#plan(this.#planned);
       return true;
     }

@@ -118,7 +118,7 @@ export interface LeaseWorld {
   start(options?: LeaseWorldOptions): Promise<Broker>;
   spawn(options?: LeaseWorldOptions, crash?: Readonly<Record<string, string>>): Promise<ChildBroker>;
   /** Bootstraps a server and makes it a target with one role, `credentials/postgres/<name>/ro` (TTL 60 s, at most 600 s). Idempotent. */
-  addTarget(broker: Broker, name: string, cluster: TestCluster): Promise<string>;
+  addTarget(broker: Broker, name: string, cluster: TargetServer): Promise<string>;
   /** Another role of a target there is, `credentials/postgres/<name>`. @param more fields of the role in ProtoJSON. */
   addRole(broker: Broker, name: string, target: string, more?: Readonly<Record<string, unknown>>): Promise<string>;
   /** Moves the database's clock, for the ledger alone, this far from the real one. */
@@ -130,6 +130,9 @@ export interface LeaseWorld {
   events(leasePath: string): Promise<number[]>;
   close(): Promise<void>;
 }
+
+/** Where a target is, and its superuser's way in. */
+export type TargetServer = Pick<TestCluster, "host" | "port" | "url">;
 
 export interface LeaseRow {
   readonly state: string;
@@ -153,7 +156,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
   writeFileSync(ca, await bundle("acme"));
   const running = new Set<Broker>();
   const callers = new Set<Caller>();
-  const passwords = new Map<TestCluster, string>();
+  const passwords = new Map<TargetServer, string>();
   const watches = new Set<Client>();
   // Made beforehand, so that `as` need not wait.
   const names = ["admin", "app", "otherApp"] as const;
@@ -332,7 +335,7 @@ export async function targetCluster(settings: Readonly<Record<string, string>> =
   return cluster;
 }
 
-async function bootstrap(cluster: TestCluster, instance: string, password: string): Promise<void> {
+async function bootstrap(cluster: TargetServer, instance: string, password: string): Promise<void> {
   const client = new pg.Client(cluster.url(DATABASE));
   client.on("error", () => {});
   await client.connect();
@@ -388,7 +391,7 @@ export async function hold(cluster: TestCluster): Promise<{ release(): Promise<v
 }
 
 /** Names of the leased logins on a target. */
-export async function logins(cluster: TestCluster): Promise<string[]> {
+export async function logins(cluster: Pick<TestCluster, "query">): Promise<string[]> {
   const rows = await cluster.query<{ rolname: string }>(
     "select rolname from pg_roles where rolname like 'lh\\_%' and rolname not like 'lh\\_w\\_%' order by 1",
   );

@@ -1,3 +1,4 @@
+import { LeaseholdError } from "../../src/base/errors.ts";
 import { randomBytes, randomUUID } from "node:crypto";
 import type { Redis } from "ioredis";
 import { systemClock } from "../../src/base/clock.ts";
@@ -78,6 +79,8 @@ export async function startLeaseTarget(password?: LeaseTarget["password"]): Prom
 export interface Faults {
   beforeCreate?: ((login: NewLogin<unknown>) => Promise<void>) | undefined;
   afterCreate?: (() => Promise<void>) | undefined;
+  beforeEnable?: (() => Promise<void>) | undefined;
+  afterEnable?: (() => Promise<void>) | undefined;
   beforeRenew?: (() => Promise<void>) | undefined;
   afterRenew?: (() => Promise<void>) | undefined;
   beforeRevoke?: ((login: LoginRef) => Promise<void>) | undefined;
@@ -89,7 +92,15 @@ function faulty(target: Target<unknown>, faults: Faults): Target<unknown> {
     find: (name) => target.find(name),
     preflight: (role) => target.preflight(role),
     close: () => target.close(),
-    ...(target.enable === undefined ? {} : { enable: (login, validForMs, deadlineAt) => target.enable!(login, validForMs, deadlineAt) }),
+    ...(target.enable === undefined
+      ? {}
+      : {
+          async enable(login, validForMs, deadlineAt) {
+            await faults.beforeEnable?.();
+            await target.enable!(login, validForMs, deadlineAt);
+            await faults.afterEnable?.();
+          },
+        }),
     async create(login) {
       await faults.beforeCreate?.(login);
       const created = await target.create(login);
@@ -134,6 +145,8 @@ export interface LeaseWorld {
   replica(options?: ReplicaOptions): Promise<Replica>;
   /** Moves the ledger's clock; nothing sleeps. */
   advance(ms: number): Promise<void>;
+  /** The ledger's clock, Unix milliseconds. */
+  now(): Promise<number>;
   /** Actions of the lease's audit records, oldest first. */
   actions(id: string): Promise<string[]>;
   /** Types of the lease's events in commit order. */
@@ -222,6 +235,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${now} $$`);
       for (const { clock } of replicas) clock.observe(Date.now() + offset, Date.now(), Date.now());
     },
+    now: async () => Number((await database.query<{ now: Date }>("select leasehold_now() as now"))[0]!.now),
     async actions(id) {
       const rows = await database.query<{ action: string }>(
         "select record->>'action' as action from audit_record where record->>'lease' = $1 order by record->>'at', seq",
@@ -249,6 +263,11 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
   await world.putTarget("db", target);
   await world.putRole(ROLE, "db", target.role);
   return world;
+}
+
+/** The worker dies here: nothing of it happens any more, and nobody is told. */
+export async function dies(): Promise<never> {
+  throw new LeaseholdError("TARGET_UNAVAILABLE", "the test cut the line");
 }
 
 /** A step that waits until it is let go: `await gate.reached` says that somebody stands before it. */

@@ -15,6 +15,9 @@ export interface TestRedis {
   dump(): Promise<string>;
   /** `kill -9`; nothing survives. */
   kill(): Promise<void>;
+  /** SIGSTOP: it answers nothing, and closes nothing, until `resume`. */
+  freeze(): void;
+  resume(): void;
   /** Killed if it runs, and empty again at the same URL. */
   restart(): Promise<void>;
   stop(): Promise<void>;
@@ -33,6 +36,8 @@ export async function freshRedis(): Promise<TestRedis> {
     wipe: () => once(server.url, async (redis) => void (await redis.flushall())),
     dump: () => once(server.url, (redis) => dumpOf(redis, "*")),
     kill,
+    freeze: () => void process.kill(server.pid, "SIGSTOP"),
+    resume: () => void process.kill(server.pid, "SIGCONT"),
     async restart() {
       await kill();
       server = await start();

@@ -157,7 +157,18 @@ export async function rotationWorld(): Promise<RotationWorld> {
       reader = new SecretReader(db, keyring, clock);
       const reads = new ReadCounter(db);
       const rotations = createRotations({
-        ...{ db, clock, catalog, targets, keyring, committer, log, reads, metrics: new Metrics(), index: undefined, instance: "test", sweepMs: 100 },
+        db,
+        clock,
+        catalog,
+        targets,
+        keyring,
+        committer,
+        log,
+        reads,
+        metrics: new Metrics(),
+        index: undefined,
+        instance: "test",
+        sweepMs: 100,
         gate: async () => {},
         settings: { ...DEFAULT_ROTATION_SETTINGS, ...settings },
         rotators: [tableRotator(database, outside), ...(ROTATORS as readonly RotatorDefinition<never>[])] as readonly RotatorDefinition[],

@@ -72,7 +72,7 @@ describe("the circuit breaker", () => {
 
 describe("the way to a target", () => {
   const reachOf = (open: () => Promise<Target<unknown>>, perTarget = 2, waiting = 2): TargetReach =>
-    new TargetReach({ open }, { check: async () => {} }, { perTarget, waiting });
+    new TargetReach({ open }, { check: async () => {}, counts: async () => {} }, { perTarget, waiting });
   const target = {} as Target<unknown>;
 
   it("lets so many calls of clients in at a time, the next as one leaves, and refuses who would wait too long", async () => {

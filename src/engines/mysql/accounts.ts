@@ -23,6 +23,25 @@ export async function accountsOf(session: Session, { mariadb }: Server, name: st
   return rows.map(({ host, verifier, locked }) => ({ host, oid: oidOf(verifier), locked: locked === 1 }));
 }
 
+/** Names of accounts that begin with `prefix`, of [a-z0-9_], in order and after `after`. */
+export async function accountsUnder(
+  session: Session,
+  { mariadb }: Server,
+  prefix: string,
+  after: string,
+  limit: number,
+): Promise<{ name: string; oid: string }[]> {
+  const [table, verifier] = mariadb
+    ? ["mysql.global_priv", "COALESCE(JSON_VALUE(Priv, '$.authentication_string'), '')"]
+    : ["mysql.user", "authentication_string"];
+  // A binary comparison: the order is that of the page's cursor, and `_` in a pattern would stand for any character.
+  const rows = await session.rows<{ name: string; verifier: string }>(
+    `SELECT User AS name, MIN(${verifier}) AS verifier FROM ${table}
+     WHERE LEFT(User, ${prefix.length}) = ${quoteLiteral(prefix)} AND BINARY User > ${quoteLiteral(after)} GROUP BY User ORDER BY BINARY User LIMIT ${limit}`,
+  );
+  return rows.map((row) => ({ name: row.name, oid: oidOf(row.verifier) }));
+}
+
 /** What tells an account from another made later under the same name, as an oid does on PostgreSQL: a digest of its verifier. */
 function oidOf(verifier: string): string {
   return createHash("sha256").update(`leasehold:${verifier}`).digest("hex").slice(0, 32);

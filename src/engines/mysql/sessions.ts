@@ -37,7 +37,7 @@ export class Sessions {
   constructor(config: MysqlTargetConfig, password: Sensitive, options: OpenOptions) {
     this.config = config;
     this.#options = options;
-    this.#pool = new ExclusivePool(options.maxConnections, {
+    this.#pool = new ExclusivePool(options, {
       open: () => this.#open(password),
       isUsable: (session) => session.alive(),
       discard: (session) => session.destroy(),

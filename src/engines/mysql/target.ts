@@ -1,8 +1,8 @@
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
+import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import { deadlinePassed, misconfigured, requireLifetime, requireOwn } from "../own-login.ts";
-import { type Account, accountsOf, creation } from "./accounts.ts";
+import { type Account, accountsOf, accountsUnder, creation } from "./accounts.ts";
 import { MAX_NAME_BYTES } from "./abilities.ts";
 import type { MysqlRoleConfig, MysqlTargetConfig } from "./config.ts";
 import { underLock } from "./lock.ts";
@@ -86,6 +86,23 @@ export class MysqlTarget implements Target<MysqlRoleConfig> {
       underLock(session, name, async (): Promise<Account | undefined> => (await accountsOf(session, await requireServer(session, undefined), name))[0]),
     );
     return account && { oid: account.oid, canLogin: !account.locked };
+  }
+
+  list(after: string, limit: number): Promise<readonly ListedLogin[]> {
+    return this.#sessions.use(async (session) =>
+      accountsUnder(session, await requireServer(session, undefined), `lh_${this.#options.instance}_`, after, limit),
+    );
+  }
+
+  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
+    const found = await this.#sessions.use(async (session) => {
+      const server = await requireServer(session, undefined);
+      const there: string[] = [];
+      // oxlint-disable-next-line no-await-in-loop -- one connection
+      for (const name of names) if ((await accountsOf(session, server, name)).length > 0) there.push(name);
+      return there;
+    });
+    return new Set(found);
   }
 
   preflight(role: MysqlRoleConfig | undefined): Promise<readonly PreflightCheck[]> {

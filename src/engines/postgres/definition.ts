@@ -5,7 +5,7 @@ import { PostgresTarget } from "./target.ts";
 /** PostgreSQL 14 to 18, bootstrapped. */
 export const postgres = {
   name: "postgres",
-  abilities: { serverExpiry: true, sessionKill: true, fencing: true, hashedPassword: true, enumerable: true, warmPool: true },
+  abilities: { serverExpiry: true, sessionKill: true, fencing: true, hashedPassword: true, enumerable: true, warmPool: true, loginRotation: true },
   checkTarget: checkTargetConfig,
   checkRole: checkRoleConfig,
   open: (config, password, options) => new PostgresTarget(config, password, options),

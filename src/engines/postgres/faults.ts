@@ -10,6 +10,7 @@ export type Problem =
   | "tls"
   | "database_missing"
   | "not_bootstrapped"
+  | "bootstrap_outdated"
   | "bootstrap_refused"
   | "permission_missing"
   | "deadline_passed"

@@ -163,6 +163,7 @@ const ADVICE: Readonly<Record<string, string>> = {
   tls: "TLS failed: the server offers none, or its certificate is not from the configured CA or not for this host name",
   database_missing: "the database does not exist",
   not_bootstrapped: "this database has no leasehold functions for this instance: run leasehold target bootstrap in it",
+  bootstrap_outdated: "the leasehold functions there are of an older version: run leasehold target bootstrap in this database again",
   permission_missing: "the login lacks CONNECT on the database, or EXECUTE on the leasehold functions: run leasehold target bootstrap in it",
 };
 

@@ -4,7 +4,8 @@ import { LeaseholdError } from "../../base/errors.ts";
 import type { ConnectionLimit } from "../engine.ts";
 import { clientConfig, TargetClient, type Timeouts } from "./client.ts";
 import type { PostgresTargetConfig } from "./config.ts";
-import { leavesSessionUsable, targetError } from "./faults.ts";
+import { BOOTSTRAP_VERSION } from "./bootstrap.ts";
+import { leavesSessionUsable, misconfigured, problemOf, targetError } from "./faults.ts";
 import { SharedPool } from "./pool.ts";
 
 const IDLE_MS = 10_000;
@@ -57,8 +58,10 @@ export class Sessions {
       pool.release(client, false);
       return result;
     } catch (error) {
+      const fault = targetError(error);
+      const outdated = client !== undefined && problemOf(fault) === "not_bootstrapped" ? await outdatedBootstrap(client) : undefined;
       if (client !== undefined) pool!.release(client, !leavesSessionUsable(error));
-      throw targetError(error);
+      throw outdated ?? fault;
     }
   }
 
@@ -110,5 +113,16 @@ export class Sessions {
       idleMs: IDLE_MS,
       maxLifeSeconds: MAX_LIFE_SECONDS,
     });
+  }
+}
+
+/** A function that is missing where others of ours are: the target was bootstrapped by an older version. */
+async function outdatedBootstrap(client: pg.PoolClient): Promise<LeaseholdError | undefined> {
+  try {
+    const { rows } = await client.query<{ version: number }>("SELECT leasehold.version() AS version");
+    const { version } = rows[0]!;
+    return version < BOOTSTRAP_VERSION ? misconfigured("bootstrap_outdated", { installed: String(version), needed: String(BOOTSTRAP_VERSION) }) : undefined;
+  } catch {
+    return undefined;
   }
 }

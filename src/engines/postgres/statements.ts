@@ -3,7 +3,9 @@ import type { Statement } from "./sessions.ts";
 /** Everything the broker ever says to a target. Parameters of the functions: sql/30-create.sql, 40-end.sql and 50-owned.sql. */
 export const IDENTIFY: Statement = {
   name: "lh_identify",
-  text: `SELECT s.system_identifier::text, k.timeline_id, pg_is_in_recovery() AS in_recovery, current_setting('server_version') AS server_version,
+  // The control file learns of a new timeline only with the first checkpoint after a promotion.
+  text: `SELECT s.system_identifier::text, pg_is_in_recovery() AS in_recovery, current_setting('server_version') AS server_version,
+           CASE WHEN pg_is_in_recovery() THEN k.timeline_id ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer END AS timeline_id,
            (extract(epoch FROM clock_timestamp()) * 1000)::float8 AS now_ms
          FROM pg_control_system() s, pg_control_checkpoint() k`,
 };

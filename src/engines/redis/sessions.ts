@@ -15,7 +15,7 @@ export class Sessions {
   constructor(config: RedisTargetConfig, password: Sensitive, options: OpenOptions) {
     this.config = config;
     this.#options = options;
-    this.#pool = new ExclusivePool(options.maxConnections, {
+    this.#pool = new ExclusivePool(options, {
       open: () => this.connectAs(config.username, password),
       isUsable: (redis) => redis.status === "ready",
       discard: (redis) => redis.disconnect(),

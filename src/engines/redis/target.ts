@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
+import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import { deadlinePassed, misconfigured, requireLifetime, requireOwn } from "../own-login.ts";
 import type { RedisRoleConfig, RedisTargetConfig } from "./config.ts";
@@ -112,12 +112,34 @@ export class RedisTarget implements Target<RedisRoleConfig> {
     });
   }
 
+  async list(after: string, limit: number): Promise<readonly ListedLogin[]> {
+    return this.#sessions.use(async (redis) => {
+      const names = (await this.#names(redis))
+        .filter((name) => name > after)
+        .toSorted()
+        .slice(0, limit);
+      const users = await Promise.all(names.map(async (name) => ({ name, user: await getUser(redis, name) })));
+      return users.flatMap(({ name, user }) => (user === undefined ? [] : [{ name, oid: oidOf(user.hashes[0] ?? "") }]));
+    });
+  }
+
+  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
+    const there = new Set(await this.#sessions.use((redis) => this.#names(redis)));
+    return new Set(names.filter((name) => there.has(name)));
+  }
+
   preflight(role: RedisRoleConfig | undefined): Promise<readonly PreflightCheck[]> {
     return preflight(this, this.#sessions, this.#options, role);
   }
 
   close(): Promise<void> {
     return this.#sessions.close();
+  }
+
+  /** Of this instance's logins. */
+  async #names(redis: Redis): Promise<string[]> {
+    const prefix = `lh_${this.#options.instance}_`;
+    return ((await redis.call("ACL", "USERS")) as string[]).filter((name) => name.startsWith(prefix));
   }
 
   /** The login's own user, not one made later under its name. */

@@ -7,6 +7,7 @@ import type { RoleInput, TargetInput } from "../../catalog/write.ts";
 import { isSegment, parsePath } from "../../model/path.ts";
 import type { PoolConfig, QuotaConfig, RoleRecord, TargetRecord } from "../../model/target.ts";
 import { durationMs, timestamp } from "../convert.ts";
+import { upkeepInput, upkeepMessage } from "./upkeep-messages.ts";
 import { roleConfig, roleEngine, targetConfig, targetEngine } from "./engine-messages.ts";
 
 const HOUR = 3_600_000;
@@ -21,7 +22,7 @@ export function targetInput(target: Target): TargetInput {
   const { engine, config } = targetConfig(target);
   const kind = target.password?.kind;
   if (target.password !== undefined && (kind?.case !== "text" || kind.value === "")) throw invalid("target.password", "must have a text");
-  return { name: target.name, engine, config, password: kind?.case === "text" ? Sensitive.text(kind.value) : undefined };
+  return { name: target.name, engine, config, upkeep: upkeepInput(target.upkeep), password: kind?.case === "text" ? Sensitive.text(kind.value) : undefined };
 }
 
 export function targetMessage(record: TargetRecord): MessageInitShape<typeof TargetSchema> {
@@ -29,6 +30,7 @@ export function targetMessage(record: TargetRecord): MessageInitShape<typeof Tar
     name: record.name,
     engine: targetEngine(record),
     login: record.login ?? "",
+    ...(Object.keys(record.upkeep).length === 0 ? {} : { upkeep: upkeepMessage(record.upkeep) }),
     uid: record.uid,
     etag: String(record.generation),
     updateTime: timestamp(record.updatedAt),

@@ -28,7 +28,7 @@ export function credentialService(issuer: LeaseIssuer, requests: RequestKeys, st
       const issued = await issuer.issue({ path: call.path, ttlMs: durationMs(request.ttl, "ttl"), actor: call.actor(), request: key });
       call.recorded = issued.recorded;
       call.lease = issued.lease.id;
-      call.onUndelivered(() => void issuer.undelivered(issued.lease.id, issued.lease.generation));
+      call.onUndelivered(() => void issuer.undelivered(issued.lease));
       const data = { ...issued.lease.connection, password: issued.password.revealText() };
       issued.password.wipe();
       return {

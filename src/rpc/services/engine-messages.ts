@@ -34,8 +34,7 @@ const MUST_BE_SET = "must be set: postgres, redis or mysql";
 export function targetConfig({ engine }: Target): EngineConfig {
   switch (engine.case) {
     case "postgres": {
-      const { database, maxConnections } = engine.value;
-      const config: PostgresTargetConfig = { ...serverOf(engine.value), database, ...(maxConnections === 0 ? {} : { maxConnections }) };
+      const config: PostgresTargetConfig = { ...serverOf(engine.value), database: engine.value.database };
       return { engine: engine.case, config };
     }
     case "redis":
@@ -48,12 +47,12 @@ export function targetConfig({ engine }: Target): EngineConfig {
 }
 
 export function targetEngine(record: TargetRecord): NonNullable<MessageInitShape<typeof TargetSchema>["engine"]> {
-  const config = record.config as RedisTargetConfig & { readonly database?: string; readonly maxConnections?: number };
-  const { host, port, username, tls } = config;
-  const value = { host, port, username, tlsMode: tls.mode === "disable" ? TlsMode.DISABLE : TlsMode.VERIFY_FULL, caPem: tls.caPem ?? "" };
+  const config = record.config as RedisTargetConfig & { readonly database?: string };
+  const { host, port, username, tls, maxConnections = 0 } = config;
+  const value = { host, port, username, tlsMode: tls.mode === "disable" ? TlsMode.DISABLE : TlsMode.VERIFY_FULL, caPem: tls.caPem ?? "", maxConnections };
   switch (record.engine as EngineName) {
     case "postgres":
-      return { case: "postgres", value: { ...value, database: config.database ?? "", maxConnections: config.maxConnections ?? 0 } };
+      return { case: "postgres", value: { ...value, database: config.database ?? "" } };
     case "redis":
       return { case: "redis", value: { ...value, allowLogins: [...(config.allowLogins ?? [])] } };
     case "mysql":
@@ -134,8 +133,10 @@ interface ServerMessage {
   readonly username: string;
   readonly tlsMode: TlsMode;
   readonly caPem: string;
+  readonly maxConnections: number;
 }
 
-function serverOf({ host, port, username, tlsMode, caPem }: ServerMessage): MysqlTargetConfig {
-  return { host, port, username, tls: tlsMode === TlsMode.DISABLE ? { mode: "disable" } : { mode: "verify-full", ...(caPem === "" ? {} : { caPem }) } };
+function serverOf({ host, port, username, tlsMode, caPem, maxConnections }: ServerMessage): MysqlTargetConfig {
+  const tls = tlsMode === TlsMode.DISABLE ? ({ mode: "disable" } as const) : ({ mode: "verify-full", ...(caPem === "" ? {} : { caPem }) } as const);
+  return { host, port, username, tls, ...(maxConnections === 0 ? {} : { maxConnections }) };
 }

@@ -1,9 +1,9 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Lease_EndCause as EndCause, type LeaseSchema, Lease_State as State } from "../../gen/leasehold/v1/lease_pb.ts";
-import type { LeaseRecord } from "../../model/lease.ts";
+import type { LeaseView } from "../../model/lease.ts";
 import { timestamp } from "../convert.ts";
 
-export function leaseMessage(lease: LeaseRecord): MessageInitShape<typeof LeaseSchema> {
+export function leaseMessage(lease: LeaseView): MessageInitShape<typeof LeaseSchema> {
   return {
     path: `leases/${lease.id}`,
     rolePath: lease.path,

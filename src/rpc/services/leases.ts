@@ -71,7 +71,8 @@ export function leaseService(deps: LeaseServiceDeps): Handlers<typeof LeaseServi
     async renewLease(request, call) {
       // Zero means the role's default, as left out does; it never means for ever (lesson 11).
       const increment = durationMs(request.increment, "increment") || undefined;
-      const renewed = await deps.renewer.renew(idOf(call.path), increment, call.actor(), requests.of(RenewLeaseRequestSchema, request));
+      const lease = { id: idOf(call.path), path: call.stored?.kind === "lease" ? call.stored.rolePath : call.path };
+      const renewed = await deps.renewer.renew(lease, increment, call.actor(), requests.of(RenewLeaseRequestSchema, request));
       call.recorded = renewed.recorded;
       return { lease: leaseMessage(renewed.lease), limitedBy: renewed.limited ? "max_expire_time" : "", revision: BigInt(renewed.revision) };
     },

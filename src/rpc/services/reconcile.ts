@@ -39,7 +39,7 @@ export function reconcileHandlers(
   };
   const pathOf = (uid: string): string => `targets/${catalog.targetByUid(uid)?.name ?? uid}`;
   const scan = (call: Authorized, target: TargetRecord, more: object, request: Parameters<Operations["start"]>[4]) =>
-    operations.start("scan-target", call.path, { targetUid: target.uid, dropOrphans: false, atOnce: false, names: [], ...more }, call.actor(), request);
+    operations.start("scan-target", call.path, { targetUid: target.uid, dropOrphans: false, names: [], ...more }, call.actor(), request);
 
   return {
     async scanTarget(request, call) {
@@ -85,7 +85,7 @@ export function reconcileHandlers(
       await gate.release(target.uid, call.actor());
       call.recorded = true;
       if (!request.revokeUnknown) return {};
-      const started = await scan(call, target, { dropOrphans: true, atOnce: true }, requests.of(ReleaseQuarantineRequestSchema, request));
+      const started = await scan(call, target, { dropOrphans: true, orphanAgeMs: 0 }, requests.of(ReleaseQuarantineRequestSchema, request));
       return { operation: operationMessage(started.operation) };
     },
   };

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/operator_service.proto.
  */
 export const file_leasehold_v1_operator_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIr0CCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEg0KBWxvZ2luGAsgASgJEgsKA3VpZBgEIAEoCRIMCgRldGFnGAUgASgJEi8KC3VwZGF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACLPAQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABBIfCgxhbGxvd19sb2dpbnMYBiADKAlCCbpIBpIBAxCAAiKtAQoLTXlzcWxUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARhQEjEKCHRsc19tb2RlGAQgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgFIAEoCUIJukgGcgQogIAEIroECgRSb2xlEgwKBHBhdGgYASABKAkSGgoGdGFyZ2V0GAIgASgJQgq6SAdyBRABGIABEi4KC2RlZmF1bHRfdHRsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEioKB21heF90dGwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLgoIcG9zdGdyZXMYBSABKAsyGi5sZWFzZWhvbGQudjEuUG9zdGdyZXNSb2xlSAASKAoFcmVkaXMYCSABKAsyFy5sZWFzZWhvbGQudjEuUmVkaXNSb2xlSAASKAoFbXlzcWwYCiABKAsyFy5sZWFzZWhvbGQudjEuTXlzcWxSb2xlSAASJAoEcG9vbBgUIAEoCzIWLmxlYXNlaG9sZC52MS5XYXJtUG9vbBIjChF1c2VybmFtZV90ZW1wbGF0ZRgXIAEoCUIIukgFcgMYgAESNQoPcGFzc3dvcmRfcG9saWN5GBggASgLMhwubGVhc2Vob2xkLnYxLlBhc3N3b3JkUG9saWN5EiAKCm1heF9sZWFzZXMYFSABKAVCDLpICRoHGICt4gQoABIuChhtYXhfbGVhc2VzX3Blcl9wcmluY2lwYWwYFiABKAVCDLpICRoHGICt4gQoABILCgN1aWQYBiABKAkSDAoEZXRhZxgHIAEoCRIvCgt1cGRhdGVfdGltZRgIIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGZW5naW5lIpsBCg5QYXNzd29yZFBvbGljeRIOCgZsZW5ndGgYASABKAUSHAoJbWluX3VwcGVyGAIgASgFQgm6SAYaBBhAKAASHAoJbWluX2xvd2VyGAMgASgFQgm6SAYaBBhAKAASHQoKbWluX2RpZ2l0cxgEIAEoBUIJukgGGgQYQCgAEh4KC21pbl9zeW1ib2xzGAUgASgFQgm6SAYaBBgQKAAidwoIV2FybVBvb2wSGAoEc2l6ZRgBIAEoBUIKukgHGgUYkE4oARIqCgdtYXhfYWdlGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEiUKEXJlZmlsbF9wZXJfc2Vjb25kGAMgASgFQgq6SAcaBRj0AygAIiYKCVJlZGlzUm9sZRIZCgVydWxlcxgBIAMoCUIKukgHkgEECAEQQCKCAgoJTXlzcWxSb2xlEhkKCGRhdGFiYXNlGAEgASgJQge6SARyAhhAEjkKBmdyYW50cxgCIAMoCzIdLmxlYXNlaG9sZC52MS5NeXNxbFJvbGUuR3JhbnRCCrpIB5IBBAgBECASHQoMaG9zdF9wYXR0ZXJuGAMgASgJQge6SARyAhg8EiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAAaWgoFR3JhbnQSHgoKcHJpdmlsZWdlcxgBIAMoCUIKukgHkgEECAEQCBIZCgZzY2hlbWEYAiABKAlCCbpIBnIEEAEYQBIWCgV0YWJsZRgDIAEoCUIHukgEcgIYQCL8AgoMUG9zdGdyZXNSb2xlEhsKCGRhdGFiYXNlGAEgASgJQgm6SAZyBBABGD8SHQoJbWVtYmVyX29mGAIgAygJQgq6SAeSAQQIARAQEiUKEHNjcmFtX2l0ZXJhdGlvbnMYAyABKAVCC7pICBoGGKCNBigAEiQKEGNvbm5lY3Rpb25fbGltaXQYBCABKAVCCrpIBxoFGJBOKAASSAoNb3duZWRfb2JqZWN0cxgFIAEoDjInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGUuT3duZWRPYmplY3RzQgi6SAWCAQIQARIcCgtyZWFzc2lnbl90bxgGIAEoCUIHukgEcgIYPyJ7CgxPd25lZE9iamVjdHMSHQoZT1dORURfT0JKRUNUU19VTlNQRUNJRklFRBAAEhgKFE9XTkVEX09CSkVDVFNfUkVGVVNFEAESFgoST1dORURfT0JKRUNUU19EUk9QEAISGgoWT1dORURfT0JKRUNUU19SRUFTU0lHThADIpYBChBQdXRUYXJnZXRSZXF1ZXN0EiwKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXRCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIksKEVB1dFRhcmdldFJlc3BvbnNlEiQKBnRhcmdldBgBIAEoCzIULmxlYXNlaG9sZC52MS5UYXJnZXQSEAoIcmV2aXNpb24YAiABKAMiMQoQR2V0VGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJSgQIDxAQUgluYW1lc3BhY2UiOQoRR2V0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldCJiChJMaXN0VGFyZ2V0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDGIAQSgQIDxAQUgluYW1lc3BhY2UiVQoTTGlzdFRhcmdldHNSZXNwb25zZRIlCgd0YXJnZXRzGAEgAygLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiaAoTRGVsZXRlVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCQSFQoNZm9yZ2V0X2xlYXNlcxgDIAEoCEoECA8QEFIJbmFtZXNwYWNlIigKFERlbGV0ZVRhcmdldFJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgDIk8KEVRlc3RUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoJcm9sZV9wYXRoGAIgASgJQgi6SAVyAyiABEoECA8QEFIJbmFtZXNwYWNlIosBChJUZXN0VGFyZ2V0UmVzcG9uc2USCgoCb2sYASABKAgSNgoGY2hlY2tzGAIgAygLMiYubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZS5DaGVjaxoxCgVDaGVjaxIMCgRuYW1lGAEgASgJEgoKAm9rGAIgASgIEg4KBmRldGFpbBgDIAEoCSKQAQoOUHV0Um9sZVJlcXVlc3QSKAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlQga6SAPIAQESFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIPCgdkcnlfcnVuGAMgASgIEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJFCg9QdXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhAKCHJldmlzaW9uGAIgASgDIi8KDkdldFJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSIzCg9HZXRSb2xlUmVzcG9uc2USIAoEcm9sZRgBIAEoCzISLmxlYXNlaG9sZC52MS5Sb2xlInoKEExpc3RSb2xlc1JlcXVlc3QSGAoGcHJlZml4GAEgASgJQgi6SAVyAyiBBBIdCglwYWdlX3NpemUYAiABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgDIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJPChFMaXN0Um9sZXNSZXNwb25zZRIhCgVyb2xlcxgBIAMoCzISLmxlYXNlaG9sZC52MS5Sb2xlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJPChFEZWxldGVSb2xlUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSImChJEZWxldGVSb2xlUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiMwoUUm90YXRlS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCI5ChVSb3RhdGVLZXlyaW5nUmVzcG9uc2USDgoGa2V5X2lkGAEgASgFEhAKCHJldmlzaW9uGAIgASgDIjMKFFJld3JhcEtleXJpbmdSZXF1ZXN0EhsKCnJlcXVlc3RfaWQYASABKAlCB7pIBHICGCQiQwoVUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iEQoPTGlzdEtleXNSZXF1ZXN0ItEBChBMaXN0S2V5c1Jlc3BvbnNlEjAKBGtleXMYASADKAsyIi5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXNwb25zZS5LZXkaigEKA0tleRIOCgZrZXlfaWQYASABKAUSDgoGYWN0aXZlGAIgASgIEhAKCHByb3ZpZGVyGAMgASgJEhIKCmttc19rZXlfaWQYBCABKAkSLwoLY3JlYXRlX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgwKBHVzZXMYBiABKAMiFgoUR2V0U2VydmVySW5mb1JlcXVlc3QiwAEKFUdldFNlcnZlckluZm9SZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhIKCnByb2Nlc3NfaWQYAiABKAkSEAoIaW5zdGFuY2UYAyABKAkSDQoFZXBvY2gYBCABKAkSEAoIcmV2aXNpb24YBSABKAMSLgoKc3RhcnRfdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFcmVkaXMYByABKAkSEAoId2FybmluZ3MYCCADKAkifgoRU2NhblRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIUCgxkcm9wX29ycGhhbnMYAiABKAgSFwoFbmFtZXMYAyADKAlCCLpIBZIBAhBkEhsKCnJlcXVlc3RfaWQYBCABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJAChJTY2FuVGFyZ2V0UmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiLVAgoHRmluZGluZxIKCgJpZBgBIAEoCRIoCgRraW5kGAIgASgOMhoubGVhc2Vob2xkLnYxLkZpbmRpbmcuS2luZBIOCgZ0YXJnZXQYAyABKAkSDAoEbmFtZRgEIAEoCRIzCg9maXJzdF9zZWVuX3RpbWUYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjIKDmxhc3Rfc2Vlbl90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpyZXNvbHV0aW9uGAcgASgJInkKBEtpbmQSFAoQS0lORF9VTlNQRUNJRklFRBAAEg8KC0tJTkRfT1JQSEFOEAESHAoYS0lORF9MRUFTRV9XSVRIT1VUX0xPR0lOEAISEwoPS0lORF9RVUFSQU5USU5FEAMSFwoTS0lORF9ST1RBVElPTl9TVFVDSxAUIk4KE0xpc3RGaW5kaW5nc1JlcXVlc3QSCwoDYWxsGAEgASgIEhkKBWxpbWl0GAIgASgFQgq6SAcaBRjoBygASgQIDxAQUgluYW1lc3BhY2UiPwoUTGlzdEZpbmRpbmdzUmVzcG9uc2USJwoIZmluZGluZ3MYASADKAsyFS5sZWFzZWhvbGQudjEuRmluZGluZyKKAQoKUXVhcmFudGluZRIOCgZ0YXJnZXQYASABKAkSDgoGcmVhc29uGAIgASgJEi4KCnN0YXJ0X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIpChZMaXN0UXVhcmFudGluZXNSZXF1ZXN0SgQIDxAQUgluYW1lc3BhY2UiSAoXTGlzdFF1YXJhbnRpbmVzUmVzcG9uc2USLQoLcXVhcmFudGluZXMYASADKAsyGC5sZWFzZWhvbGQudjEuUXVhcmFudGluZSJuChhSZWxlYXNlUXVhcmFudGluZVJlcXVlc3QSDAoEcGF0aBgBIAEoCRIWCg5yZXZva2VfdW5rbm93bhgCIAEoCBIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiRwoZUmVsZWFzZVF1YXJhbnRpbmVSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uIlYKGFJvdGF0ZVRhcmdldExvZ2luUmVxdWVzdBIMCgRwYXRoGAEgASgJEhsKCnJlcXVlc3RfaWQYAiABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSI8ChlSb3RhdGVUYXJnZXRMb2dpblJlc3BvbnNlEg0KBWxvZ2luGAEgASgJEhAKCHJldmlzaW9uGAIgASgDKlMKB1Rsc01vZGUSGAoUVExTX01PREVfVU5TUEVDSUZJRUQQABIYChRUTFNfTU9ERV9WRVJJRllfRlVMTBABEhQKEFRMU19NT0RFX0RJU0FCTEUQAjKtDAoPT3BlcmF0b3JTZXJ2aWNlEkwKCVB1dFRhcmdldBIeLmxlYXNlaG9sZC52MS5QdXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlc3BvbnNlElEKCUdldFRhcmdldBIeLmxlYXNlaG9sZC52MS5HZXRUYXJnZXRSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlc3BvbnNlIgOQAgESVwoLTGlzdFRhcmdldHMSIC5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXF1ZXN0GiEubGVhc2Vob2xkLnYxLkxpc3RUYXJnZXRzUmVzcG9uc2UiA5ACARJVCgxEZWxldGVUYXJnZXQSIS5sZWFzZWhvbGQudjEuRGVsZXRlVGFyZ2V0UmVxdWVzdBoiLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXNwb25zZRJkChFSb3RhdGVUYXJnZXRMb2dpbhImLmxlYXNlaG9sZC52MS5Sb3RhdGVUYXJnZXRMb2dpblJlcXVlc3QaJy5sZWFzZWhvbGQudjEuUm90YXRlVGFyZ2V0TG9naW5SZXNwb25zZRJPCgpTY2FuVGFyZ2V0Eh8ubGVhc2Vob2xkLnYxLlNjYW5UYXJnZXRSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLlNjYW5UYXJnZXRSZXNwb25zZRJaCgxMaXN0RmluZGluZ3MSIS5sZWFzZWhvbGQudjEuTGlzdEZpbmRpbmdzUmVxdWVzdBoiLmxlYXNlaG9sZC52MS5MaXN0RmluZGluZ3NSZXNwb25zZSIDkAIBEmMKD0xpc3RRdWFyYW50aW5lcxIkLmxlYXNlaG9sZC52MS5MaXN0UXVhcmFudGluZXNSZXF1ZXN0GiUubGVhc2Vob2xkLnYxLkxpc3RRdWFyYW50aW5lc1Jlc3BvbnNlIgOQAgESZAoRUmVsZWFzZVF1YXJhbnRpbmUSJi5sZWFzZWhvbGQudjEuUmVsZWFzZVF1YXJhbnRpbmVSZXF1ZXN0GicubGVhc2Vob2xkLnYxLlJlbGVhc2VRdWFyYW50aW5lUmVzcG9uc2USTwoKVGVzdFRhcmdldBIfLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVxdWVzdBogLmxlYXNlaG9sZC52MS5UZXN0VGFyZ2V0UmVzcG9uc2USRgoHUHV0Um9sZRIcLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5QdXRSb2xlUmVzcG9uc2USSwoHR2V0Um9sZRIcLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVxdWVzdBodLmxlYXNlaG9sZC52MS5HZXRSb2xlUmVzcG9uc2UiA5ACARJRCglMaXN0Um9sZXMSHi5sZWFzZWhvbGQudjEuTGlzdFJvbGVzUmVxdWVzdBofLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXNwb25zZSIDkAIBEk8KCkRlbGV0ZVJvbGUSHy5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlcXVlc3QaIC5sZWFzZWhvbGQudjEuRGVsZXRlUm9sZVJlc3BvbnNlElgKDVJvdGF0ZUtleXJpbmcSIi5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUm90YXRlS2V5cmluZ1Jlc3BvbnNlElgKDVJld3JhcEtleXJpbmcSIi5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1JlcXVlc3QaIy5sZWFzZWhvbGQudjEuUmV3cmFwS2V5cmluZ1Jlc3BvbnNlEk4KCExpc3RLZXlzEh0ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVxdWVzdBoeLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlIgOQAgESXQoNR2V0U2VydmVySW5mbxIiLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVxdWVzdBojLmxlYXNlaG9sZC52MS5HZXRTZXJ2ZXJJbmZvUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvb3BlcmF0b3Jfc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxIukCCgZUYXJnZXQSGAoEbmFtZRgBIAEoCUIKukgHcgUQARiAARIwCghwb3N0Z3JlcxgCIAEoCzIcLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1RhcmdldEgAEioKBXJlZGlzGAkgASgLMhkubGVhc2Vob2xkLnYxLlJlZGlzVGFyZ2V0SAASKgoFbXlzcWwYCiABKAsyGS5sZWFzZWhvbGQudjEuTXlzcWxUYXJnZXRIABIqCghwYXNzd29yZBgDIAEoCzITLmxlYXNlaG9sZC52MS5WYWx1ZUIDgAEBEg0KBWxvZ2luGAsgASgJEioKBnVwa2VlcBgMIAEoCzIaLmxlYXNlaG9sZC52MS5UYXJnZXRVcGtlZXASCwoDdWlkGAQgASgJEgwKBGV0YWcYBSABKAkSLwoLdXBkYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQggKBmVuZ2luZSLLAgoMVGFyZ2V0VXBrZWVwEkIKB29ycGhhbnMYASABKA4yJy5sZWFzZWhvbGQudjEuVGFyZ2V0VXBrZWVwLk9ycGhhblBvbGljeUIIukgFggECEAESLQoKb3JwaGFuX2FnZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIwCg1zY2FuX2ludGVydmFsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEjUKEnJvdGF0ZV9sb2dpbl9ldmVyeRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiJfCgxPcnBoYW5Qb2xpY3kSHQoZT1JQSEFOX1BPTElDWV9VTlNQRUNJRklFRBAAEhgKFE9SUEhBTl9QT0xJQ1lfUkVQT1JUEAESFgoST1JQSEFOX1BPTElDWV9EUk9QEAIi8gEKDlBvc3RncmVzVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIZGF0YWJhc2UYAyABKAlCCbpIBnIEEAEYPxIbCgh1c2VybmFtZRgEIAEoCUIJukgGcgQQARg/EjEKCHRsc19tb2RlGAUgASgOMhUubGVhc2Vob2xkLnYxLlRsc01vZGVCCLpIBYIBAhABEhkKBmNhX3BlbRgGIAEoCUIJukgGcgQogIAEEiMKD21heF9jb25uZWN0aW9ucxgHIAEoBUIKukgHGgUY9AMoACL0AQoLUmVkaXNUYXJnZXQSGAoEaG9zdBgBIAEoCUIKukgHcgUQARj/ARIZCgRwb3J0GAIgASgFQgu6SAgaBhj//wMoARIcCgh1c2VybmFtZRgDIAEoCUIKukgHcgUQARiAARIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABBIjCg9tYXhfY29ubmVjdGlvbnMYBiABKAVCCrpIBxoFGPQDKAASHwoMYWxsb3dfbG9naW5zGAcgAygJQgm6SAaSAQMQgAIi0gEKC015c3FsVGFyZ2V0EhgKBGhvc3QYASABKAlCCrpIB3IFEAEY/wESGQoEcG9ydBgCIAEoBUILukgIGgYY//8DKAESGwoIdXNlcm5hbWUYAyABKAlCCbpIBnIEEAEYUBIxCgh0bHNfbW9kZRgEIAEoDjIVLmxlYXNlaG9sZC52MS5UbHNNb2RlQgi6SAWCAQIQARIZCgZjYV9wZW0YBSABKAlCCbpIBnIEKICABBIjCg9tYXhfY29ubmVjdGlvbnMYBiABKAVCCrpIBxoFGPQDKAAiugQKBFJvbGUSDAoEcGF0aBgBIAEoCRIaCgZ0YXJnZXQYAiABKAlCCrpIB3IFEAEYgAESLgoLZGVmYXVsdF90dGwYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SKgoHbWF4X3R0bBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIuCghwb3N0Z3JlcxgFIAEoCzIaLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1JvbGVIABIoCgVyZWRpcxgJIAEoCzIXLmxlYXNlaG9sZC52MS5SZWRpc1JvbGVIABIoCgVteXNxbBgKIAEoCzIXLmxlYXNlaG9sZC52MS5NeXNxbFJvbGVIABIkCgRwb29sGBQgASgLMhYubGVhc2Vob2xkLnYxLldhcm1Qb29sEiMKEXVzZXJuYW1lX3RlbXBsYXRlGBcgASgJQgi6SAVyAxiAARI1Cg9wYXNzd29yZF9wb2xpY3kYGCABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kSIAoKbWF4X2xlYXNlcxgVIAEoBUIMukgJGgcYgK3iBCgAEi4KGG1heF9sZWFzZXNfcGVyX3ByaW5jaXBhbBgWIAEoBUIMukgJGgcYgK3iBCgAEgsKA3VpZBgGIAEoCRIMCgRldGFnGAcgASgJEi8KC3VwZGF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEIICgZlbmdpbmUimwEKDlBhc3N3b3JkUG9saWN5Eg4KBmxlbmd0aBgBIAEoBRIcCgltaW5fdXBwZXIYAiABKAVCCbpIBhoEGEAoABIcCgltaW5fbG93ZXIYAyABKAVCCbpIBhoEGEAoABIdCgptaW5fZGlnaXRzGAQgASgFQgm6SAYaBBhAKAASHgoLbWluX3N5bWJvbHMYBSABKAVCCbpIBhoEGBAoACJ3CghXYXJtUG9vbBIYCgRzaXplGAEgASgFQgq6SAcaBRiQTigBEioKB21heF9hZ2UYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SJQoRcmVmaWxsX3Blcl9zZWNvbmQYAyABKAVCCrpIBxoFGPQDKAAiJgoJUmVkaXNSb2xlEhkKBXJ1bGVzGAEgAygJQgq6SAeSAQQIARBAIoICCglNeXNxbFJvbGUSGQoIZGF0YWJhc2UYASABKAlCB7pIBHICGEASOQoGZ3JhbnRzGAIgAygLMh0ubGVhc2Vob2xkLnYxLk15c3FsUm9sZS5HcmFudEIKukgHkgEECAEQIBIdCgxob3N0X3BhdHRlcm4YAyABKAlCB7pIBHICGDwSJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABpaCgVHcmFudBIeCgpwcml2aWxlZ2VzGAEgAygJQgq6SAeSAQQIARAIEhkKBnNjaGVtYRgCIAEoCUIJukgGcgQQARhAEhYKBXRhYmxlGAMgASgJQge6SARyAhhAIvwCCgxQb3N0Z3Jlc1JvbGUSGwoIZGF0YWJhc2UYASABKAlCCbpIBnIEEAEYPxIdCgltZW1iZXJfb2YYAiADKAlCCrpIB5IBBAgBEBASJQoQc2NyYW1faXRlcmF0aW9ucxgDIAEoBUILukgIGgYYoI0GKAASJAoQY29ubmVjdGlvbl9saW1pdBgEIAEoBUIKukgHGgUYkE4oABJICg1vd25lZF9vYmplY3RzGAUgASgOMicubGVhc2Vob2xkLnYxLlBvc3RncmVzUm9sZS5Pd25lZE9iamVjdHNCCLpIBYIBAhABEhwKC3JlYXNzaWduX3RvGAYgASgJQge6SARyAhg/InsKDE93bmVkT2JqZWN0cxIdChlPV05FRF9PQkpFQ1RTX1VOU1BFQ0lGSUVEEAASGAoUT1dORURfT0JKRUNUU19SRUZVU0UQARIWChJPV05FRF9PQkpFQ1RTX0RST1AQAhIaChZPV05FRF9PQkpFQ1RTX1JFQVNTSUdOEAMilgEKEFB1dFRhcmdldFJlcXVlc3QSLAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldEIGukgDyAEBEhUKBGV0YWcYAiABKAlCB7pIBHICGEASDwoHZHJ5X3J1bhgDIAEoCBIbCgpyZXF1ZXN0X2lkGAQgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiSwoRUHV0VGFyZ2V0UmVzcG9uc2USJAoGdGFyZ2V0GAEgASgLMhQubGVhc2Vob2xkLnYxLlRhcmdldBIQCghyZXZpc2lvbhgCIAEoAyIxChBHZXRUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAlKBAgPEBBSCW5hbWVzcGFjZSI5ChFHZXRUYXJnZXRSZXNwb25zZRIkCgZ0YXJnZXQYASABKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0ImIKEkxpc3RUYXJnZXRzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGOgHKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMYgBBKBAgPEBBSCW5hbWVzcGFjZSJVChNMaXN0VGFyZ2V0c1Jlc3BvbnNlEiUKB3RhcmdldHMYASADKAsyFC5sZWFzZWhvbGQudjEuVGFyZ2V0EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJoChNEZWxldGVUYXJnZXRSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJBIVCg1mb3JnZXRfbGVhc2VzGAMgASgISgQIDxAQUgluYW1lc3BhY2UiKAoURGVsZXRlVGFyZ2V0UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAMiTwoRVGVzdFRhcmdldFJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCglyb2xlX3BhdGgYAiABKAlCCLpIBXIDKIAESgQIDxAQUgluYW1lc3BhY2UiiwEKElRlc3RUYXJnZXRSZXNwb25zZRIKCgJvaxgBIAEoCBI2CgZjaGVja3MYAiADKAsyJi5sZWFzZWhvbGQudjEuVGVzdFRhcmdldFJlc3BvbnNlLkNoZWNrGjEKBUNoZWNrEgwKBG5hbWUYASABKAkSCgoCb2sYAiABKAgSDgoGZGV0YWlsGAMgASgJIpABCg5QdXRSb2xlUmVxdWVzdBIoCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGVCBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkUKD1B1dFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUSEAoIcmV2aXNpb24YAiABKAMiLwoOR2V0Um9sZVJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIjMKD0dldFJvbGVSZXNwb25zZRIgCgRyb2xlGAEgASgLMhIubGVhc2Vob2xkLnYxLlJvbGUiegoQTGlzdFJvbGVzUmVxdWVzdBIYCgZwcmVmaXgYASABKAlCCLpIBXIDKIEEEh0KCXBhZ2Vfc2l6ZRgCIAEoBUIKukgHGgUY6AcoABIcCgpwYWdlX3Rva2VuGAMgASgJQgi6SAVyAxiAEEoECA8QEFIJbmFtZXNwYWNlIk8KEUxpc3RSb2xlc1Jlc3BvbnNlEiEKBXJvbGVzGAEgAygLMhIubGVhc2Vob2xkLnYxLlJvbGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIk8KEURlbGV0ZVJvbGVSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIiYKEkRlbGV0ZVJvbGVSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyIzChRSb3RhdGVLZXlyaW5nUmVxdWVzdBIbCgpyZXF1ZXN0X2lkGAEgASgJQge6SARyAhgkIjkKFVJvdGF0ZUtleXJpbmdSZXNwb25zZRIOCgZrZXlfaWQYASABKAUSEAoIcmV2aXNpb24YAiABKAMiMwoUUmV3cmFwS2V5cmluZ1JlcXVlc3QSGwoKcmVxdWVzdF9pZBgBIAEoCUIHukgEcgIYJCJDChVSZXdyYXBLZXlyaW5nUmVzcG9uc2USKgoJb3BlcmF0aW9uGAEgASgLMhcubGVhc2Vob2xkLnYxLk9wZXJhdGlvbiIRCg9MaXN0S2V5c1JlcXVlc3Qi0QEKEExpc3RLZXlzUmVzcG9uc2USMAoEa2V5cxgBIAMoCzIiLmxlYXNlaG9sZC52MS5MaXN0S2V5c1Jlc3BvbnNlLktleRqKAQoDS2V5Eg4KBmtleV9pZBgBIAEoBRIOCgZhY3RpdmUYAiABKAgSEAoIcHJvdmlkZXIYAyABKAkSEgoKa21zX2tleV9pZBgEIAEoCRIvCgtjcmVhdGVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDAoEdXNlcxgGIAEoAyIWChRHZXRTZXJ2ZXJJbmZvUmVxdWVzdCLAAQoVR2V0U2VydmVySW5mb1Jlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSEgoKcHJvY2Vzc19pZBgCIAEoCRIQCghpbnN0YW5jZRgDIAEoCRINCgVlcG9jaBgEIAEoCRIQCghyZXZpc2lvbhgFIAEoAxIuCgpzdGFydF90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVyZWRpcxgHIAEoCRIQCgh3YXJuaW5ncxgIIAMoCSJ+ChFTY2FuVGFyZ2V0UmVxdWVzdBIMCgRwYXRoGAEgASgJEhQKDGRyb3Bfb3JwaGFucxgCIAEoCBIXCgVuYW1lcxgDIAMoCUIIukgFkgECEGQSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIkAKElNjYW5UYXJnZXRSZXNwb25zZRIqCglvcGVyYXRpb24YASABKAsyFy5sZWFzZWhvbGQudjEuT3BlcmF0aW9uItUCCgdGaW5kaW5nEgoKAmlkGAEgASgJEigKBGtpbmQYAiABKA4yGi5sZWFzZWhvbGQudjEuRmluZGluZy5LaW5kEg4KBnRhcmdldBgDIAEoCRIMCgRuYW1lGAQgASgJEjMKD2ZpcnN0X3NlZW5fdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMgoObGFzdF9zZWVuX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnJlc29sdXRpb24YByABKAkieQoES2luZBIUChBLSU5EX1VOU1BFQ0lGSUVEEAASDwoLS0lORF9PUlBIQU4QARIcChhLSU5EX0xFQVNFX1dJVEhPVVRfTE9HSU4QAhITCg9LSU5EX1FVQVJBTlRJTkUQAxIXChNLSU5EX1JPVEFUSU9OX1NUVUNLEBQiTgoTTGlzdEZpbmRpbmdzUmVxdWVzdBILCgNhbGwYASABKAgSGQoFbGltaXQYAiABKAVCCrpIBxoFGOgHKABKBAgPEBBSCW5hbWVzcGFjZSI/ChRMaXN0RmluZGluZ3NSZXNwb25zZRInCghmaW5kaW5ncxgBIAMoCzIVLmxlYXNlaG9sZC52MS5GaW5kaW5nIooBCgpRdWFyYW50aW5lEg4KBnRhcmdldBgBIAEoCRIOCgZyZWFzb24YAiABKAkSLgoKc3RhcnRfdGltZRgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIikKFkxpc3RRdWFyYW50aW5lc1JlcXVlc3RKBAgPEBBSCW5hbWVzcGFjZSJIChdMaXN0UXVhcmFudGluZXNSZXNwb25zZRItCgtxdWFyYW50aW5lcxgBIAMoCzIYLmxlYXNlaG9sZC52MS5RdWFyYW50aW5lIm4KGFJlbGVhc2VRdWFyYW50aW5lUmVxdWVzdBIMCgRwYXRoGAEgASgJEhYKDnJldm9rZV91bmtub3duGAIgASgIEhsKCnJlcXVlc3RfaWQYAyABKAlCB7pIBHICGCRKBAgPEBBSCW5hbWVzcGFjZSJHChlSZWxlYXNlUXVhcmFudGluZVJlc3BvbnNlEioKCW9wZXJhdGlvbhgBIAEoCzIXLmxlYXNlaG9sZC52MS5PcGVyYXRpb24iVgoYUm90YXRlVGFyZ2V0TG9naW5SZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIjwKGVJvdGF0ZVRhcmdldExvZ2luUmVzcG9uc2USDQoFbG9naW4YASABKAkSEAoIcmV2aXNpb24YAiABKAMqUwoHVGxzTW9kZRIYChRUTFNfTU9ERV9VTlNQRUNJRklFRBAAEhgKFFRMU19NT0RFX1ZFUklGWV9GVUxMEAESFAoQVExTX01PREVfRElTQUJMRRACMq0MCg9PcGVyYXRvclNlcnZpY2USTAoJUHV0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLlB1dFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuUHV0VGFyZ2V0UmVzcG9uc2USUQoJR2V0VGFyZ2V0Eh4ubGVhc2Vob2xkLnYxLkdldFRhcmdldFJlcXVlc3QaHy5sZWFzZWhvbGQudjEuR2V0VGFyZ2V0UmVzcG9uc2UiA5ACARJXCgtMaXN0VGFyZ2V0cxIgLmxlYXNlaG9sZC52MS5MaXN0VGFyZ2V0c1JlcXVlc3QaIS5sZWFzZWhvbGQudjEuTGlzdFRhcmdldHNSZXNwb25zZSIDkAIBElUKDERlbGV0ZVRhcmdldBIhLmxlYXNlaG9sZC52MS5EZWxldGVUYXJnZXRSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkRlbGV0ZVRhcmdldFJlc3BvbnNlEmQKEVJvdGF0ZVRhcmdldExvZ2luEiYubGVhc2Vob2xkLnYxLlJvdGF0ZVRhcmdldExvZ2luUmVxdWVzdBonLmxlYXNlaG9sZC52MS5Sb3RhdGVUYXJnZXRMb2dpblJlc3BvbnNlEk8KClNjYW5UYXJnZXQSHy5sZWFzZWhvbGQudjEuU2NhblRhcmdldFJlcXVlc3QaIC5sZWFzZWhvbGQudjEuU2NhblRhcmdldFJlc3BvbnNlEloKDExpc3RGaW5kaW5ncxIhLmxlYXNlaG9sZC52MS5MaXN0RmluZGluZ3NSZXF1ZXN0GiIubGVhc2Vob2xkLnYxLkxpc3RGaW5kaW5nc1Jlc3BvbnNlIgOQAgESYwoPTGlzdFF1YXJhbnRpbmVzEiQubGVhc2Vob2xkLnYxLkxpc3RRdWFyYW50aW5lc1JlcXVlc3QaJS5sZWFzZWhvbGQudjEuTGlzdFF1YXJhbnRpbmVzUmVzcG9uc2UiA5ACARJkChFSZWxlYXNlUXVhcmFudGluZRImLmxlYXNlaG9sZC52MS5SZWxlYXNlUXVhcmFudGluZVJlcXVlc3QaJy5sZWFzZWhvbGQudjEuUmVsZWFzZVF1YXJhbnRpbmVSZXNwb25zZRJPCgpUZXN0VGFyZ2V0Eh8ubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXF1ZXN0GiAubGVhc2Vob2xkLnYxLlRlc3RUYXJnZXRSZXNwb25zZRJGCgdQdXRSb2xlEhwubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLlB1dFJvbGVSZXNwb25zZRJLCgdHZXRSb2xlEhwubGVhc2Vob2xkLnYxLkdldFJvbGVSZXF1ZXN0Gh0ubGVhc2Vob2xkLnYxLkdldFJvbGVSZXNwb25zZSIDkAIBElEKCUxpc3RSb2xlcxIeLmxlYXNlaG9sZC52MS5MaXN0Um9sZXNSZXF1ZXN0Gh8ubGVhc2Vob2xkLnYxLkxpc3RSb2xlc1Jlc3BvbnNlIgOQAgESTwoKRGVsZXRlUm9sZRIfLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVxdWVzdBogLmxlYXNlaG9sZC52MS5EZWxldGVSb2xlUmVzcG9uc2USWAoNUm90YXRlS2V5cmluZxIiLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5Sb3RhdGVLZXlyaW5nUmVzcG9uc2USWAoNUmV3cmFwS2V5cmluZxIiLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVxdWVzdBojLmxlYXNlaG9sZC52MS5SZXdyYXBLZXlyaW5nUmVzcG9uc2USTgoITGlzdEtleXMSHS5sZWFzZWhvbGQudjEuTGlzdEtleXNSZXF1ZXN0Gh4ubGVhc2Vob2xkLnYxLkxpc3RLZXlzUmVzcG9uc2UiA5ACARJdCg1HZXRTZXJ2ZXJJbmZvEiIubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkdldFNlcnZlckluZm9SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operation, file_leasehold_v1_value]);
 
 /**
  * A system on which credentials are made.
@@ -78,6 +78,13 @@ export type Target = Message<"leasehold.v1.Target"> & {
   login: string;
 
   /**
+   * What is done there by the calendar; left out: the defaults.
+   *
+   * @generated from field: leasehold.v1.TargetUpkeep upkeep = 12;
+   */
+  upkeep?: TargetUpkeep | undefined;
+
+  /**
    * Stable id. Output only.
    *
    * @generated from field: string uid = 4;
@@ -105,6 +112,89 @@ export type Target = Message<"leasehold.v1.Target"> & {
  */
 export const TargetSchema: GenMessage<Target> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_operator_service, 0);
+
+/**
+ * What the broker does on a target by itself, beyond leases.
+ *
+ * @generated from message leasehold.v1.TargetUpkeep
+ */
+export type TargetUpkeep = Message<"leasehold.v1.TargetUpkeep"> & {
+  /**
+   * Only where logins can be listed (PostgreSQL).
+   *
+   * @generated from field: leasehold.v1.TargetUpkeep.OrphanPolicy orphans = 1;
+   */
+  orphans: TargetUpkeep_OrphanPolicy;
+
+  /**
+   * At least 1 min; left out: 1 h. Only with ORPHAN_POLICY_DROP.
+   *
+   * @generated from field: google.protobuf.Duration orphan_age = 2;
+   */
+  orphanAge?: Duration | undefined;
+
+  /**
+   * Between scans that start by themselves, of all replicas together: 1 min to 30 days; left out: 1 h.
+   *
+   * @generated from field: google.protobuf.Duration scan_interval = 3;
+   */
+  scanInterval?: Duration | undefined;
+
+  /**
+   * The broker's own login is rotated when its password is this old: 1 h to 10 years; left out: only by RotateTargetLogin. Not with every engine.
+   *
+   * @generated from field: google.protobuf.Duration rotate_login_every = 4;
+   */
+  rotateLoginEvery?: Duration | undefined;
+};
+
+/**
+ * Describes the message leasehold.v1.TargetUpkeep.
+ * Use `create(TargetUpkeepSchema)` to create a new message.
+ */
+export const TargetUpkeepSchema: GenMessage<TargetUpkeep> = /*@__PURE__*/
+  messageDesc(file_leasehold_v1_operator_service, 1);
+
+/**
+ * What scans do with logins of this broker's that no lease accounts for.
+ *
+ * @generated from enum leasehold.v1.TargetUpkeep.OrphanPolicy
+ */
+export const TargetUpkeep_OrphanPolicy = {
+  /**
+   * The same as REPORT.
+   *
+   * @generated from enum value: ORPHAN_POLICY_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * A finding and an event; an operator drops them.
+   *
+   * @generated from enum value: ORPHAN_POLICY_REPORT = 1;
+   */
+  REPORT: 1,
+
+  /**
+   * They are dropped, once they were first seen orphan_age ago.
+   *
+   * @generated from enum value: ORPHAN_POLICY_DROP = 2;
+   */
+  DROP: 2,
+} as const;
+
+/**
+ * What scans do with logins of this broker's that no lease accounts for.
+ *
+ * @generated from enum leasehold.v1.TargetUpkeep.OrphanPolicy
+ */
+export type TargetUpkeep_OrphanPolicy = (typeof TargetUpkeep_OrphanPolicy)[keyof typeof TargetUpkeep_OrphanPolicy] | UnknownEnum;
+
+/**
+ * Describes the enum leasehold.v1.TargetUpkeep.OrphanPolicy.
+ */
+export const TargetUpkeep_OrphanPolicySchema: GenEnum<TargetUpkeep_OrphanPolicy> = /*@__PURE__*/
+  enumDesc(file_leasehold_v1_operator_service, 1, 0);
 
 /**
  * Connection to a PostgreSQL server.
@@ -167,7 +257,7 @@ export type PostgresTarget = Message<"leasehold.v1.PostgresTarget"> & {
  * Use `create(PostgresTargetSchema)` to create a new message.
  */
 export const PostgresTargetSchema: GenMessage<PostgresTarget> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 1);
+  messageDesc(file_leasehold_v1_operator_service, 2);
 
 /**
  * Connection to a Redis or Valkey server.
@@ -211,9 +301,16 @@ export type RedisTarget = Message<"leasehold.v1.RedisTarget"> & {
   caPem: string;
 
   /**
+   * Connections of all replicas together, at a time; 0: 16.
+   *
+   * @generated from field: int32 max_connections = 6;
+   */
+  maxConnections: number;
+
+  /**
    * ACL users of applications whose passwords rotations may set. The broker's own user, `default` and what begins with `lh_` or `leasehold_` can't be.
    *
-   * @generated from field: repeated string allow_logins = 6;
+   * @generated from field: repeated string allow_logins = 7;
    */
   allowLogins: string[];
 };
@@ -223,7 +320,7 @@ export type RedisTarget = Message<"leasehold.v1.RedisTarget"> & {
  * Use `create(RedisTargetSchema)` to create a new message.
  */
 export const RedisTargetSchema: GenMessage<RedisTarget> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 2);
+  messageDesc(file_leasehold_v1_operator_service, 3);
 
 /**
  * Connection to a MySQL or MariaDB server.
@@ -265,6 +362,13 @@ export type MysqlTarget = Message<"leasehold.v1.MysqlTarget"> & {
    * @generated from field: string ca_pem = 5;
    */
   caPem: string;
+
+  /**
+   * Connections of all replicas together, at a time; 0: 16.
+   *
+   * @generated from field: int32 max_connections = 6;
+   */
+  maxConnections: number;
 };
 
 /**
@@ -272,7 +376,7 @@ export type MysqlTarget = Message<"leasehold.v1.MysqlTarget"> & {
  * Use `create(MysqlTargetSchema)` to create a new message.
  */
 export const MysqlTargetSchema: GenMessage<MysqlTarget> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 3);
+  messageDesc(file_leasehold_v1_operator_service, 4);
 
 /**
  * A kind of credential that can be issued.
@@ -401,7 +505,7 @@ export type Role = Message<"leasehold.v1.Role"> & {
  * Use `create(RoleSchema)` to create a new message.
  */
 export const RoleSchema: GenMessage<Role> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 4);
+  messageDesc(file_leasehold_v1_operator_service, 5);
 
 /**
  * What passwords must be like. Every one that fits is as likely as every other.
@@ -450,7 +554,7 @@ export type PasswordPolicy = Message<"leasehold.v1.PasswordPolicy"> & {
  * Use `create(PasswordPolicySchema)` to create a new message.
  */
 export const PasswordPolicySchema: GenMessage<PasswordPolicy> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 5);
+  messageDesc(file_leasehold_v1_operator_service, 6);
 
 /**
  * Logins made ahead that can't log in: an issue takes one and enables it, which takes the cost of making it off the caller. An empty pool is no error: then it is made.
@@ -485,7 +589,7 @@ export type WarmPool = Message<"leasehold.v1.WarmPool"> & {
  * Use `create(WarmPoolSchema)` to create a new message.
  */
 export const WarmPoolSchema: GenMessage<WarmPool> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 6);
+  messageDesc(file_leasehold_v1_operator_service, 7);
 
 /**
  * What a leased Redis user can do.
@@ -507,7 +611,7 @@ export type RedisRole = Message<"leasehold.v1.RedisRole"> & {
  * Use `create(RedisRoleSchema)` to create a new message.
  */
 export const RedisRoleSchema: GenMessage<RedisRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 7);
+  messageDesc(file_leasehold_v1_operator_service, 8);
 
 /**
  * What a leased MySQL or MariaDB account can do.
@@ -549,7 +653,7 @@ export type MysqlRole = Message<"leasehold.v1.MysqlRole"> & {
  * Use `create(MysqlRoleSchema)` to create a new message.
  */
 export const MysqlRoleSchema: GenMessage<MysqlRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8);
+  messageDesc(file_leasehold_v1_operator_service, 9);
 
 /**
  * Privileges on one schema or table.
@@ -584,7 +688,7 @@ export type MysqlRole_Grant = Message<"leasehold.v1.MysqlRole.Grant"> & {
  * Use `create(MysqlRole_GrantSchema)` to create a new message.
  */
 export const MysqlRole_GrantSchema: GenMessage<MysqlRole_Grant> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 8, 0);
+  messageDesc(file_leasehold_v1_operator_service, 9, 0);
 
 /**
  * What a leased PostgreSQL login can do.
@@ -640,7 +744,7 @@ export type PostgresRole = Message<"leasehold.v1.PostgresRole"> & {
  * Use `create(PostgresRoleSchema)` to create a new message.
  */
 export const PostgresRoleSchema: GenMessage<PostgresRole> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 9);
+  messageDesc(file_leasehold_v1_operator_service, 10);
 
 /**
  * What happens to objects a leased login made and left.
@@ -688,7 +792,7 @@ export type PostgresRole_OwnedObjects = (typeof PostgresRole_OwnedObjects)[keyof
  * Describes the enum leasehold.v1.PostgresRole.OwnedObjects.
  */
 export const PostgresRole_OwnedObjectsSchema: GenEnum<PostgresRole_OwnedObjects> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 9, 0);
+  enumDesc(file_leasehold_v1_operator_service, 10, 0);
 
 /**
  * Request of PutTarget.
@@ -730,7 +834,7 @@ export type PutTargetRequest = Message<"leasehold.v1.PutTargetRequest"> & {
  * Use `create(PutTargetRequestSchema)` to create a new message.
  */
 export const PutTargetRequestSchema: GenMessage<PutTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 10);
+  messageDesc(file_leasehold_v1_operator_service, 11);
 
 /**
  * Response of PutTarget.
@@ -758,7 +862,7 @@ export type PutTargetResponse = Message<"leasehold.v1.PutTargetResponse"> & {
  * Use `create(PutTargetResponseSchema)` to create a new message.
  */
 export const PutTargetResponseSchema: GenMessage<PutTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 11);
+  messageDesc(file_leasehold_v1_operator_service, 12);
 
 /**
  * Request of GetTarget.
@@ -779,7 +883,7 @@ export type GetTargetRequest = Message<"leasehold.v1.GetTargetRequest"> & {
  * Use `create(GetTargetRequestSchema)` to create a new message.
  */
 export const GetTargetRequestSchema: GenMessage<GetTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 12);
+  messageDesc(file_leasehold_v1_operator_service, 13);
 
 /**
  * Response of GetTarget.
@@ -800,7 +904,7 @@ export type GetTargetResponse = Message<"leasehold.v1.GetTargetResponse"> & {
  * Use `create(GetTargetResponseSchema)` to create a new message.
  */
 export const GetTargetResponseSchema: GenMessage<GetTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 13);
+  messageDesc(file_leasehold_v1_operator_service, 14);
 
 /**
  * Request of ListTargets.
@@ -828,7 +932,7 @@ export type ListTargetsRequest = Message<"leasehold.v1.ListTargetsRequest"> & {
  * Use `create(ListTargetsRequestSchema)` to create a new message.
  */
 export const ListTargetsRequestSchema: GenMessage<ListTargetsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 14);
+  messageDesc(file_leasehold_v1_operator_service, 15);
 
 /**
  * Response of ListTargets.
@@ -856,7 +960,7 @@ export type ListTargetsResponse = Message<"leasehold.v1.ListTargetsResponse"> & 
  * Use `create(ListTargetsResponseSchema)` to create a new message.
  */
 export const ListTargetsResponseSchema: GenMessage<ListTargetsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 15);
+  messageDesc(file_leasehold_v1_operator_service, 16);
 
 /**
  * Request of DeleteTarget.
@@ -891,7 +995,7 @@ export type DeleteTargetRequest = Message<"leasehold.v1.DeleteTargetRequest"> & 
  * Use `create(DeleteTargetRequestSchema)` to create a new message.
  */
 export const DeleteTargetRequestSchema: GenMessage<DeleteTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 16);
+  messageDesc(file_leasehold_v1_operator_service, 17);
 
 /**
  * Response of DeleteTarget.
@@ -912,7 +1016,7 @@ export type DeleteTargetResponse = Message<"leasehold.v1.DeleteTargetResponse"> 
  * Use `create(DeleteTargetResponseSchema)` to create a new message.
  */
 export const DeleteTargetResponseSchema: GenMessage<DeleteTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 17);
+  messageDesc(file_leasehold_v1_operator_service, 18);
 
 /**
  * Request of TestTarget.
@@ -940,7 +1044,7 @@ export type TestTargetRequest = Message<"leasehold.v1.TestTargetRequest"> & {
  * Use `create(TestTargetRequestSchema)` to create a new message.
  */
 export const TestTargetRequestSchema: GenMessage<TestTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 18);
+  messageDesc(file_leasehold_v1_operator_service, 19);
 
 /**
  * Response of TestTarget.
@@ -968,7 +1072,7 @@ export type TestTargetResponse = Message<"leasehold.v1.TestTargetResponse"> & {
  * Use `create(TestTargetResponseSchema)` to create a new message.
  */
 export const TestTargetResponseSchema: GenMessage<TestTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19);
+  messageDesc(file_leasehold_v1_operator_service, 20);
 
 /**
  * One thing that was tried.
@@ -1003,7 +1107,7 @@ export type TestTargetResponse_Check = Message<"leasehold.v1.TestTargetResponse.
  * Use `create(TestTargetResponse_CheckSchema)` to create a new message.
  */
 export const TestTargetResponse_CheckSchema: GenMessage<TestTargetResponse_Check> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 19, 0);
+  messageDesc(file_leasehold_v1_operator_service, 20, 0);
 
 /**
  * Request of PutRole.
@@ -1045,7 +1149,7 @@ export type PutRoleRequest = Message<"leasehold.v1.PutRoleRequest"> & {
  * Use `create(PutRoleRequestSchema)` to create a new message.
  */
 export const PutRoleRequestSchema: GenMessage<PutRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 20);
+  messageDesc(file_leasehold_v1_operator_service, 21);
 
 /**
  * Response of PutRole.
@@ -1073,7 +1177,7 @@ export type PutRoleResponse = Message<"leasehold.v1.PutRoleResponse"> & {
  * Use `create(PutRoleResponseSchema)` to create a new message.
  */
 export const PutRoleResponseSchema: GenMessage<PutRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 21);
+  messageDesc(file_leasehold_v1_operator_service, 22);
 
 /**
  * Request of GetRole.
@@ -1094,7 +1198,7 @@ export type GetRoleRequest = Message<"leasehold.v1.GetRoleRequest"> & {
  * Use `create(GetRoleRequestSchema)` to create a new message.
  */
 export const GetRoleRequestSchema: GenMessage<GetRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 22);
+  messageDesc(file_leasehold_v1_operator_service, 23);
 
 /**
  * Response of GetRole.
@@ -1115,7 +1219,7 @@ export type GetRoleResponse = Message<"leasehold.v1.GetRoleResponse"> & {
  * Use `create(GetRoleResponseSchema)` to create a new message.
  */
 export const GetRoleResponseSchema: GenMessage<GetRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 23);
+  messageDesc(file_leasehold_v1_operator_service, 24);
 
 /**
  * Request of ListRoles.
@@ -1150,7 +1254,7 @@ export type ListRolesRequest = Message<"leasehold.v1.ListRolesRequest"> & {
  * Use `create(ListRolesRequestSchema)` to create a new message.
  */
 export const ListRolesRequestSchema: GenMessage<ListRolesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 24);
+  messageDesc(file_leasehold_v1_operator_service, 25);
 
 /**
  * Response of ListRoles.
@@ -1178,7 +1282,7 @@ export type ListRolesResponse = Message<"leasehold.v1.ListRolesResponse"> & {
  * Use `create(ListRolesResponseSchema)` to create a new message.
  */
 export const ListRolesResponseSchema: GenMessage<ListRolesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 25);
+  messageDesc(file_leasehold_v1_operator_service, 26);
 
 /**
  * Request of DeleteRole.
@@ -1206,7 +1310,7 @@ export type DeleteRoleRequest = Message<"leasehold.v1.DeleteRoleRequest"> & {
  * Use `create(DeleteRoleRequestSchema)` to create a new message.
  */
 export const DeleteRoleRequestSchema: GenMessage<DeleteRoleRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 26);
+  messageDesc(file_leasehold_v1_operator_service, 27);
 
 /**
  * Response of DeleteRole.
@@ -1227,7 +1331,7 @@ export type DeleteRoleResponse = Message<"leasehold.v1.DeleteRoleResponse"> & {
  * Use `create(DeleteRoleResponseSchema)` to create a new message.
  */
 export const DeleteRoleResponseSchema: GenMessage<DeleteRoleResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 27);
+  messageDesc(file_leasehold_v1_operator_service, 28);
 
 /**
  * Request of RotateKeyring.
@@ -1248,7 +1352,7 @@ export type RotateKeyringRequest = Message<"leasehold.v1.RotateKeyringRequest"> 
  * Use `create(RotateKeyringRequestSchema)` to create a new message.
  */
 export const RotateKeyringRequestSchema: GenMessage<RotateKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 28);
+  messageDesc(file_leasehold_v1_operator_service, 29);
 
 /**
  * Response of RotateKeyring.
@@ -1276,7 +1380,7 @@ export type RotateKeyringResponse = Message<"leasehold.v1.RotateKeyringResponse"
  * Use `create(RotateKeyringResponseSchema)` to create a new message.
  */
 export const RotateKeyringResponseSchema: GenMessage<RotateKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 29);
+  messageDesc(file_leasehold_v1_operator_service, 30);
 
 /**
  * Request of RewrapKeyring.
@@ -1297,7 +1401,7 @@ export type RewrapKeyringRequest = Message<"leasehold.v1.RewrapKeyringRequest"> 
  * Use `create(RewrapKeyringRequestSchema)` to create a new message.
  */
 export const RewrapKeyringRequestSchema: GenMessage<RewrapKeyringRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 30);
+  messageDesc(file_leasehold_v1_operator_service, 31);
 
 /**
  * Response of RewrapKeyring.
@@ -1318,7 +1422,7 @@ export type RewrapKeyringResponse = Message<"leasehold.v1.RewrapKeyringResponse"
  * Use `create(RewrapKeyringResponseSchema)` to create a new message.
  */
 export const RewrapKeyringResponseSchema: GenMessage<RewrapKeyringResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 31);
+  messageDesc(file_leasehold_v1_operator_service, 32);
 
 /**
  * Request of ListKeys.
@@ -1333,7 +1437,7 @@ export type ListKeysRequest = Message<"leasehold.v1.ListKeysRequest"> & {
  * Use `create(ListKeysRequestSchema)` to create a new message.
  */
 export const ListKeysRequestSchema: GenMessage<ListKeysRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 32);
+  messageDesc(file_leasehold_v1_operator_service, 33);
 
 /**
  * Response of ListKeys.
@@ -1354,7 +1458,7 @@ export type ListKeysResponse = Message<"leasehold.v1.ListKeysResponse"> & {
  * Use `create(ListKeysResponseSchema)` to create a new message.
  */
 export const ListKeysResponseSchema: GenMessage<ListKeysResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 33);
+  messageDesc(file_leasehold_v1_operator_service, 34);
 
 /**
  * One seed.
@@ -1410,7 +1514,7 @@ export type ListKeysResponse_Key = Message<"leasehold.v1.ListKeysResponse.Key"> 
  * Use `create(ListKeysResponse_KeySchema)` to create a new message.
  */
 export const ListKeysResponse_KeySchema: GenMessage<ListKeysResponse_Key> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 33, 0);
+  messageDesc(file_leasehold_v1_operator_service, 34, 0);
 
 /**
  * Request of GetServerInfo.
@@ -1425,7 +1529,7 @@ export type GetServerInfoRequest = Message<"leasehold.v1.GetServerInfoRequest"> 
  * Use `create(GetServerInfoRequestSchema)` to create a new message.
  */
 export const GetServerInfoRequestSchema: GenMessage<GetServerInfoRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 34);
+  messageDesc(file_leasehold_v1_operator_service, 35);
 
 /**
  * Response of GetServerInfo.
@@ -1495,7 +1599,7 @@ export type GetServerInfoResponse = Message<"leasehold.v1.GetServerInfoResponse"
  * Use `create(GetServerInfoResponseSchema)` to create a new message.
  */
 export const GetServerInfoResponseSchema: GenMessage<GetServerInfoResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 35);
+  messageDesc(file_leasehold_v1_operator_service, 36);
 
 /**
  * Request of ScanTarget.
@@ -1537,7 +1641,7 @@ export type ScanTargetRequest = Message<"leasehold.v1.ScanTargetRequest"> & {
  * Use `create(ScanTargetRequestSchema)` to create a new message.
  */
 export const ScanTargetRequestSchema: GenMessage<ScanTargetRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 36);
+  messageDesc(file_leasehold_v1_operator_service, 37);
 
 /**
  * Response of ScanTarget.
@@ -1558,7 +1662,7 @@ export type ScanTargetResponse = Message<"leasehold.v1.ScanTargetResponse"> & {
  * Use `create(ScanTargetResponseSchema)` to create a new message.
  */
 export const ScanTargetResponseSchema: GenMessage<ScanTargetResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 37);
+  messageDesc(file_leasehold_v1_operator_service, 38);
 
 /**
  * Something that does not agree, on a target.
@@ -1621,7 +1725,7 @@ export type Finding = Message<"leasehold.v1.Finding"> & {
  * Use `create(FindingSchema)` to create a new message.
  */
 export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 38);
+  messageDesc(file_leasehold_v1_operator_service, 39);
 
 /**
  * What it is about.
@@ -1676,7 +1780,7 @@ export type Finding_Kind = (typeof Finding_Kind)[keyof typeof Finding_Kind] | Un
  * Describes the enum leasehold.v1.Finding.Kind.
  */
 export const Finding_KindSchema: GenEnum<Finding_Kind> = /*@__PURE__*/
-  enumDesc(file_leasehold_v1_operator_service, 38, 0);
+  enumDesc(file_leasehold_v1_operator_service, 39, 0);
 
 /**
  * Request of ListFindings.
@@ -1704,7 +1808,7 @@ export type ListFindingsRequest = Message<"leasehold.v1.ListFindingsRequest"> & 
  * Use `create(ListFindingsRequestSchema)` to create a new message.
  */
 export const ListFindingsRequestSchema: GenMessage<ListFindingsRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 39);
+  messageDesc(file_leasehold_v1_operator_service, 40);
 
 /**
  * Response of ListFindings.
@@ -1725,7 +1829,7 @@ export type ListFindingsResponse = Message<"leasehold.v1.ListFindingsResponse"> 
  * Use `create(ListFindingsResponseSchema)` to create a new message.
  */
 export const ListFindingsResponseSchema: GenMessage<ListFindingsResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 40);
+  messageDesc(file_leasehold_v1_operator_service, 41);
 
 /**
  * A target that is shut off.
@@ -1741,7 +1845,8 @@ export type Quarantine = Message<"leasehold.v1.Quarantine"> & {
   target: string;
 
   /**
-   * `witness_unknown`: its witness carries a mark that this ledger never wrote; `witness_ahead`: an epoch above ours.
+   * Another history of this ledger was at work there: `witness_unknown`: its witness carries a mark that this ledger never wrote; `witness_ahead`: an epoch above ours. Or it may be a copy of the target that
+   * is meant: `witness_missing`, `witness_behind`: no mark, or an older one, at another address than before; `different_server`: another system identifier.
    *
    * @generated from field: string reason = 2;
    */
@@ -1767,7 +1872,7 @@ export type Quarantine = Message<"leasehold.v1.Quarantine"> & {
  * Use `create(QuarantineSchema)` to create a new message.
  */
 export const QuarantineSchema: GenMessage<Quarantine> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 41);
+  messageDesc(file_leasehold_v1_operator_service, 42);
 
 /**
  * Request of ListQuarantines.
@@ -1782,7 +1887,7 @@ export type ListQuarantinesRequest = Message<"leasehold.v1.ListQuarantinesReques
  * Use `create(ListQuarantinesRequestSchema)` to create a new message.
  */
 export const ListQuarantinesRequestSchema: GenMessage<ListQuarantinesRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 42);
+  messageDesc(file_leasehold_v1_operator_service, 43);
 
 /**
  * Response of ListQuarantines.
@@ -1803,7 +1908,7 @@ export type ListQuarantinesResponse = Message<"leasehold.v1.ListQuarantinesRespo
  * Use `create(ListQuarantinesResponseSchema)` to create a new message.
  */
 export const ListQuarantinesResponseSchema: GenMessage<ListQuarantinesResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 43);
+  messageDesc(file_leasehold_v1_operator_service, 44);
 
 /**
  * Request of ReleaseQuarantine.
@@ -1838,7 +1943,7 @@ export type ReleaseQuarantineRequest = Message<"leasehold.v1.ReleaseQuarantineRe
  * Use `create(ReleaseQuarantineRequestSchema)` to create a new message.
  */
 export const ReleaseQuarantineRequestSchema: GenMessage<ReleaseQuarantineRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 44);
+  messageDesc(file_leasehold_v1_operator_service, 45);
 
 /**
  * Response of ReleaseQuarantine.
@@ -1859,7 +1964,7 @@ export type ReleaseQuarantineResponse = Message<"leasehold.v1.ReleaseQuarantineR
  * Use `create(ReleaseQuarantineResponseSchema)` to create a new message.
  */
 export const ReleaseQuarantineResponseSchema: GenMessage<ReleaseQuarantineResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 45);
+  messageDesc(file_leasehold_v1_operator_service, 46);
 
 /**
  * Request of RotateTargetLogin.
@@ -1887,7 +1992,7 @@ export type RotateTargetLoginRequest = Message<"leasehold.v1.RotateTargetLoginRe
  * Use `create(RotateTargetLoginRequestSchema)` to create a new message.
  */
 export const RotateTargetLoginRequestSchema: GenMessage<RotateTargetLoginRequest> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 46);
+  messageDesc(file_leasehold_v1_operator_service, 47);
 
 /**
  * Response of RotateTargetLogin.
@@ -1915,7 +2020,7 @@ export type RotateTargetLoginResponse = Message<"leasehold.v1.RotateTargetLoginR
  * Use `create(RotateTargetLoginResponseSchema)` to create a new message.
  */
 export const RotateTargetLoginResponseSchema: GenMessage<RotateTargetLoginResponse> = /*@__PURE__*/
-  messageDesc(file_leasehold_v1_operator_service, 47);
+  messageDesc(file_leasehold_v1_operator_service, 48);
 
 /**
  * How a connection to a target is protected.
