@@ -111,8 +111,19 @@ describe("the gRPC rotator", () => {
     const rotator = grpc.open(outsideHost(await clientSecrets()));
     set = async (more) => {
       const step: CandidateStep<GrpcConfig> = {
-        ...{ path: "secrets/team/app", rotationUid: "u", config: { ...base, ...more }, generation: 1, candidateId: "u:1", deadlineAt: Date.now() + 20_000 },
-        ...{ signal: AbortSignal.timeout(20_000), traceId: "", current: undefined, version: 1, candidate, previous: undefined, givenUp: [] },
+        path: "secrets/team/app",
+        rotationUid: "u",
+        config: { ...base, ...more },
+        generation: 1,
+        candidateId: "u:1",
+        deadlineAt: Date.now() + 20_000,
+        signal: AbortSignal.timeout(20_000),
+        traceId: "",
+        current: undefined,
+        version: 1,
+        candidate,
+        previous: undefined,
+        givenUp: [],
       };
       return rotator.set(step).then(
         () => "ok",
