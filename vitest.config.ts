@@ -1,13 +1,18 @@
 import { defineConfig } from "vitest/config";
 
 /** Run by `npm run test:engines` alone, since they need more servers than the others. */
-const ENGINES = ["test/conformance/engine-mysql.test.ts", "test/integration/engine-mysql*.test.ts"];
+const ENGINES = ["test/conformance/engine-mysql.test.ts", "test/integration/engine-mysql*.test.ts", "test/conformance/rotator-python.test.ts"];
 const TIMEOUTS = { testTimeout: 60_000, hookTimeout: 120_000 };
 const engines = {
   extends: true as const,
   test: {
     name: "engines",
-    include: ["test/conformance/engine-*.test.ts", "test/integration/engine-mysql*.test.ts", "test/integration/engine-redis*.test.ts"],
+    include: [
+      "test/conformance/engine-*.test.ts",
+      "test/integration/engine-mysql*.test.ts",
+      "test/integration/engine-redis*.test.ts",
+      "test/conformance/rotator-*.test.ts",
+    ],
     globalSetup: "test/support/global-setup.ts",
     ...TIMEOUTS,
   },
@@ -36,7 +41,7 @@ export default defineConfig({
           ...TIMEOUTS,
         },
       },
-      // `npm run test:engines`: needs a MariaDB, which it installs where it may.
+      // `npm run test:engines`: needs a MariaDB and packages of Python, which it installs where it may.
       ...(process.argv.includes("engines") ? [engines] : []),
     ],
   },

@@ -17,6 +17,7 @@ interface BootstrapFlags {
   readonly login: string;
   readonly passwordFile?: string;
   readonly allowGroup?: string[];
+  readonly allowLogin?: string[];
   readonly print: boolean;
 }
 
@@ -38,6 +39,7 @@ export function addTargetCommands(program: Command): void {
       "of that login; made with a random password (0600) if missing; - reads it from standard input; left out: the password stays as it is",
     )
     .option("--allow-group <role...>", "groups that leases may be members of: the whole list; left out: it stays as it is")
+    .option("--allow-login <login...>", "logins of applications whose passwords rotations may set: the whole list; left out: it stays as it is")
     .option("--print", "print the script for psql instead of running it", false)
     .action((options: BootstrapFlags, command: Command) => bootstrap(options, command));
 }
@@ -47,7 +49,7 @@ async function bootstrap(options: BootstrapFlags, command: Command): Promise<voi
   const instance =
     options.instance ?? (await withClient(command, async ({ client }) => (await client.call(OperatorService.method.getServerInfo, {})).instance));
   const verifier = options.passwordFile === undefined ? undefined : await brokerVerifier(Sensitive.text(await passwordOf(options.passwordFile)));
-  const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup };
+  const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup, allowedLogins: options.allowLogin };
   if (options.print) return void process.stdout.write(`${bootstrapSql(script)}\n`);
   const { default: pg } = await import("pg");
   const superuser = new pg.Client({ ...(options.url === undefined ? {} : { connectionString: options.url }), connectionTimeoutMillis: CONNECT_MS });

@@ -1,5 +1,6 @@
 import type { Sensitive } from "../base/sensitive.ts";
 import type { Clock } from "../base/clock.ts";
+import type { StaticLogins } from "./static-login.ts";
 
 /**
  * What the lease ledger asks of a kind of target system. An engine is one folder beside this file plus one line in `registry.ts`
@@ -133,6 +134,8 @@ export interface Target<RoleConfig> {
   moveWitness?(from: string | undefined, to: Witness): Promise<boolean>;
   /** Sets the password of the other of the broker's own two logins, never of the one in use; refused by the target after `deadlineAt`. Absent where an engine can't. */
   setBrokerLogin?(login: string, password: Sensitive, deadlineAt: number): Promise<void>;
+  /** Passwords of logins that applications have already. Absent where the engine can't set them. */
+  readonly staticLogins?: StaticLogins;
   /** Tries a throw-away login through its whole life, and names the missing grant or setting. */
   preflight(role: RoleConfig | undefined): Promise<readonly PreflightCheck[]>;
   close(): Promise<void>;

@@ -26,8 +26,8 @@ export interface RotatorDefinition<Config = unknown> {
   check(config: Config): readonly Violation[];
   /** Name of the target it works on, if it does on one of the catalog's: at most a few steps at a time run there, and none while it is in quarantine. */
   target?(config: Config): string | undefined;
-  /** What whoever puts such a rotation must be allowed besides the rotation itself: `operate` on the target whose login is used, `read` on a secret that is used. (Else he could do with the broker's rights what he can't do with his own.) */
-  needs(config: Config): readonly Need[];
+  /** What whoever puts such a rotation must be allowed besides the rotation itself: `operate` on the target whose login is used, `read` on a secret that is used. (Else he could do with the broker's rights what he can't do with his own.) @param path of the secret. */
+  needs(config: Config, path: string): readonly Need[];
   /** No I/O before the first step. One for the process. */
   open(host: RotatorHost): Rotator<Config>;
 }

@@ -52,7 +52,7 @@ export class RotationWriter {
     const definition = this.#rotators.definition(input.rotator);
     const violations = definition.check(input.config).map(({ field, description }) => ({ field: `rotation.${input.rotator}.${field}`, description }));
     if (violations.length > 0) throw new LeaseholdError("REQUEST_INVALID", "rotation", { violations });
-    return definition.needs(input.config);
+    return definition.needs(input.config, input.path);
   }
 
   /**

@@ -9,7 +9,7 @@ import type { EngineUnderTest, LeasedSession } from "./engine.ts";
 export const BROKER = "leasehold_test";
 /** As docs/engines.md has it. */
 export const BROKER_RIGHTS =
-  "~leasehold:* resetchannels -@all +acl|setuser +acl|getuser +acl|users +acl|deluser +acl|save +client|kill +info +time +watch +unwatch +multi +exec +set +ping".split(
+  "~leasehold:* resetchannels -@all +acl|setuser +acl|getuser +acl|users +acl|deluser +acl|save +client|kill +info +time +watch +unwatch +multi +exec +get +set +ping".split(
     " ",
   );
 

@@ -7,12 +7,14 @@ import { Metrics } from "../../src/base/metrics.ts";
 import { Sensitive } from "../../src/base/sensitive.ts";
 import { Catalog } from "../../src/catalog/catalog.ts";
 import { OpenTargets } from "../../src/catalog/open-targets.ts";
+import { CatalogWriter } from "../../src/catalog/write.ts";
 import { Keyring } from "../../src/crypto/keyring.ts";
 import { ENGINES } from "../../src/engines/registry.ts";
 import { openKms } from "../../src/kms/registry.ts";
 import type { Actor } from "../../src/model/audit.ts";
 import type { RotationPolicy, RotationRecord } from "../../src/model/rotation.ts";
 import type { SecretData } from "../../src/model/secret.ts";
+import { ROTATORS } from "../../src/rotation/registry.ts";
 import { ReadCounter } from "../../src/rotation/reads.ts";
 import { createRotations, type Rotations } from "../../src/rotation/rotations.ts";
 import type { CandidateStep, RotatorAbilities, RotatorDefinition } from "../../src/rotation/rotator.ts";
@@ -72,6 +74,7 @@ function tableRotator(database: TestDatabase, outside: Outside): RotatorDefiniti
 export interface RotationReplica extends Rotations {
   readonly secrets: SecretWriter;
   readonly reads: ReadCounter;
+  readonly targets: CatalogWriter;
   close(): Promise<void>;
 }
 
@@ -84,6 +87,7 @@ export interface RotationWorld {
   account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number; readonly target?: string }): Promise<string>;
   rotation(path: string): Promise<RotationRecord>;
   /** What CURRENT says. */
+  current(path: string): Promise<SecretData>;
   password(path: string): Promise<string>;
   /** What the outside accepts, and how often it was set by rotations. */
   outside(path: string): Promise<{ readonly password: string; readonly sets: number }>;
@@ -168,14 +172,16 @@ export async function rotationWorld(): Promise<RotationWorld> {
         sweepMs: 100,
         gate: async () => {},
         settings: { ...DEFAULT_ROTATION_SETTINGS, ...settings },
-        rotators: [tableRotator(database, outside)],
+        rotators: [tableRotator(database, outside), ...(ROTATORS as readonly RotatorDefinition<never>[])] as readonly RotatorDefinition[],
       });
       const made: RotationReplica = {
         ...rotations,
         reads,
         secrets: new SecretWriter(db, keyring, committer, reader),
+        targets: new CatalogWriter(catalog, targets, keyring, committer),
         async close() {
           await rotations.stop();
+          await targets.close();
           await committer.close();
           await db.close();
         },
@@ -206,10 +212,13 @@ export async function rotationWorld(): Promise<RotationWorld> {
       if (found !== undefined) return found;
       throw new Error(`no rotation of ${path}`);
     },
-    async password(path) {
+    async current(path) {
       reader.forgetAll();
       const read = await reader.get(path, { kind: "label", label: "CURRENT" });
-      return decodePayload(read.payload).get("password")!.value.revealText();
+      return decodePayload(read.payload);
+    },
+    async password(path) {
+      return (await world.current(path)).get("password")!.value.revealText();
     },
     async outside(path) {
       const [row] = await database.query<{ password: string; sets: number }>("select password, sets from outside where account = $1", [path]);

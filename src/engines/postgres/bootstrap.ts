@@ -8,9 +8,20 @@ import { targetError } from "./faults.ts";
 import { scramVerifier } from "./scram.ts";
 
 /** What `leasehold.version()` answers once these files are installed; raise both together. */
-export const BOOTSTRAP_VERSION = 3;
+export const BOOTSTRAP_VERSION = 4;
 
-const FILES = ["10-schema", "20-guards", "30-create", "35-enable", "40-end", "50-owned", "60-setup", "70-witness", "80-broker-login"] as const;
+const FILES = [
+  "10-schema",
+  "20-guards",
+  "30-create",
+  "35-enable",
+  "40-end",
+  "50-owned",
+  "60-setup",
+  "70-witness",
+  "80-broker-login",
+  "90-static-logins",
+] as const;
 
 export interface BootstrapOptions {
   readonly instance: string;
@@ -20,6 +31,8 @@ export interface BootstrapOptions {
   readonly verifier: string | undefined;
   /** Groups that leases may be members of: the whole list; undefined keeps it. */
   readonly allowedGroups: readonly string[] | undefined;
+  /** Logins of applications whose passwords rotations may set: the whole list; undefined keeps it. */
+  readonly allowedLogins?: readonly string[] | undefined;
 }
 
 /** The verifier of the broker's own password, so that no script holds the password. */
@@ -51,6 +64,9 @@ export function bootstrapSql(options: BootstrapOptions): string {
     `SET LOCAL leasehold.bootstrap_version = '${BOOTSTRAP_VERSION}';`,
     ...FILES.map((file) => readFileSync(new URL(`sql/${file}.sql`, import.meta.url), "utf8")),
     `SELECT leasehold.setup_instance(${quoteLiteral(options.instance)}, ${quoteLiteral(options.login)}, ${verifier}, ${groups});`,
+    ...(options.allowedLogins === undefined
+      ? []
+      : [`SELECT leasehold.setup_static_logins(${quoteLiteral(options.instance)}, ${quoteArray(options.allowedLogins)});`]),
     "COMMIT;",
   ].join("\n");
 }

@@ -18,6 +18,8 @@ export class TargetClient extends pg.Client {
     const connection = new ScramConnection({ ssl: config.ssl, keepAlive: true, keepAliveInitialDelayMillis: 10_000 });
     // The pool hides the password from enumeration, so that spreading alone would lose it.
     super({ ...config, password: config.password, connection } as pg.ClientConfig);
+    // The pool listens while a client is idle and not while it is used: a connection that breaks just then would end the process. The loss shows at the query.
+    this.on("error", () => {});
   }
 }
 

@@ -26,6 +26,10 @@ export type Problem =
   | "owned_objects"
   | "new_owner_not_allowed"
   | "sessions_remain"
+  | "login_not_allowed"
+  | "login_not_a_member"
+  | "generation_passed"
+  | "other_rotation"
   | "malformed";
 
 type Fault = readonly ["TARGET_UNAVAILABLE" | "TARGET_MISCONFIGURED", Problem];
@@ -53,6 +57,10 @@ const BY_SQLSTATE: Readonly<Record<string, Fault>> = {
   LH011: ["TARGET_MISCONFIGURED", "malformed"],
   LH012: ["TARGET_MISCONFIGURED", "new_owner_not_allowed"],
   LH013: ["TARGET_MISCONFIGURED", "login_missing"],
+  LH014: ["TARGET_MISCONFIGURED", "login_not_allowed"],
+  LH015: ["TARGET_MISCONFIGURED", "generation_passed"],
+  LH017: ["TARGET_UNAVAILABLE", "other_rotation"],
+  LH016: ["TARGET_MISCONFIGURED", "login_not_a_member"],
 };
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/;

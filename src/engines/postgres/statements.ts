@@ -45,6 +45,14 @@ export const SET_BROKER_LOGIN: Statement = {
   name: "lh_set_broker_login",
   text: "SELECT leasehold.set_broker_login($1, $2, $3, $4::bigint)",
 };
+export const SET_STATIC_LOGIN: Statement = {
+  name: "lh_set_static_login",
+  text: "SELECT leasehold.set_static_login($1, $2, $3, $4, $5, $6::bigint, $7::bigint)",
+};
+export const PROBLEM_STATIC_LOGINS: Statement = {
+  name: "lh_problem_static_logins",
+  text: "SELECT login, problem FROM leasehold.problem_static_logins($1, $2::text[], $3)",
+};
 export const FIND: Statement = {
   name: "lh_find",
   text: "SELECT role_oid::text, can_login FROM leasehold.find_logins($1, $2::text[])",

@@ -10,7 +10,9 @@ import { preflight } from "./preflight.ts";
 import { revokeAll } from "./revoke.ts";
 import { scramVerifier } from "./scram.ts";
 import { serverOf } from "./server.ts";
+import type { StaticLogins } from "../static-login.ts";
 import { Sessions } from "./sessions.ts";
+import { PostgresStaticLogins } from "./static-logins.ts";
 import { ENABLE, FIND, IDENTIFY, LIST, MOVE_WITNESS, PRESENT, RENEW, WITNESS, SET_BROKER_LOGIN } from "./statements.ts";
 
 /** Most of a revocation is waiting, without a connection, for sessions that may still appear: so many batches at a time keep the server busy. */
@@ -30,6 +32,7 @@ interface Alteration {
 export class PostgresTarget implements Target<PostgresRoleConfig> {
   readonly #sessions: Sessions;
   readonly #options: OpenOptions;
+  readonly staticLogins: StaticLogins;
   readonly #creations: Creations;
   readonly #enabling: Gather<Alteration, true>;
   readonly #renewing: Gather<Alteration, true>;
@@ -39,6 +42,7 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     if (!isInstance(options.instance)) throw new RangeError("malformed instance");
     this.#sessions = new Sessions(config, password, options);
     this.#options = options;
+    this.staticLogins = new PostgresStaticLogins(this.#sessions, options.instance);
     this.#creations = new Creations(this.#sessions, options.instance);
     const divide = (error: unknown): boolean => isReason(error, "TARGET_MISCONFIGURED");
     this.#enabling = new Gather({ run: (items) => this.#enable(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });

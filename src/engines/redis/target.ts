@@ -6,7 +6,9 @@ import { deadlinePassed, misconfigured, requireLifetime, requireOwn } from "../o
 import type { RedisRoleConfig, RedisTargetConfig } from "./config.ts";
 import { preflight } from "./preflight.ts";
 import { identify, requireServer, save, throwFirst, timeOf } from "./server.ts";
+import type { StaticLogins } from "../static-login.ts";
 import { Sessions } from "./sessions.ts";
+import { RedisStaticLogins } from "./static-logins.ts";
 import { aclHash, FENCE_SECONDS, fenceKey, getUser, oidOf } from "./users.ts";
 
 /**
@@ -20,11 +22,13 @@ import { aclHash, FENCE_SECONDS, fenceKey, getUser, oidOf } from "./users.ts";
 export class RedisTarget implements Target<RedisRoleConfig> {
   readonly #sessions: Sessions;
   readonly #options: OpenOptions;
+  readonly staticLogins: StaticLogins;
 
   constructor(config: RedisTargetConfig, password: Sensitive, options: OpenOptions) {
     if (!isInstance(options.instance)) throw new RangeError("malformed instance");
     this.#sessions = new Sessions(config, password, options);
     this.#options = options;
+    this.staticLogins = new RedisStaticLogins(this.#sessions, config, options);
   }
 
   identify(): Promise<TargetIdentity> {

@@ -40,5 +40,10 @@ export function fenceKey(instance: string, name: string): string {
   return `leasehold:{${instance}}:fence:${name}`;
 }
 
+/** The newest candidate of a user's password; see static-logins.ts. */
+export function rotationKey(instance: string, name: string): string {
+  return `leasehold:{${instance}}:rotation:${name}`;
+}
+
 /** Longer than any creation can be under way. A creation that began before and ends after has seen the key change all the same. */
 export const FENCE_SECONDS = 3600;

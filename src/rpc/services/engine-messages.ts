@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   type PostgresRole,
   PostgresRole_OwnedObjects as Owned,
+  type RedisTarget,
   type Role,
   type RoleSchema,
   type Target,
@@ -37,7 +38,7 @@ export function targetConfig({ engine }: Target): EngineConfig {
       return { engine: engine.case, config };
     }
     case "redis":
-      return { engine: engine.case, config: serverOf(engine.value) satisfies RedisTargetConfig };
+      return { engine: engine.case, config: redisTarget(engine.value) };
     case "mysql":
       return { engine: engine.case, config: serverOf(engine.value) satisfies MysqlTargetConfig };
     case undefined:
@@ -53,7 +54,7 @@ export function targetEngine(record: TargetRecord): NonNullable<MessageInitShape
     case "postgres":
       return { case: "postgres", value: { ...value, database: config.database ?? "" } };
     case "redis":
-      return { case: "redis", value };
+      return { case: "redis", value: { ...value, allowLogins: [...(config.allowLogins ?? [])] } };
     case "mysql":
       return { case: "mysql", value };
   }
@@ -122,6 +123,10 @@ function postgresRole(value: PostgresRole): PostgresRoleConfig {
   };
 }
 
+function redisTarget(value: RedisTarget): RedisTargetConfig {
+  return { ...serverOf(value), ...(value.allowLogins.length === 0 ? {} : { allowLogins: [...value.allowLogins] }) };
+}
+
 interface ServerMessage {
   readonly host: string;
   readonly port: number;
@@ -131,7 +136,7 @@ interface ServerMessage {
   readonly maxConnections: number;
 }
 
-function serverOf({ host, port, username, tlsMode, caPem, maxConnections }: ServerMessage): RedisTargetConfig {
+function serverOf({ host, port, username, tlsMode, caPem, maxConnections }: ServerMessage): MysqlTargetConfig {
   const tls = tlsMode === TlsMode.DISABLE ? ({ mode: "disable" } as const) : ({ mode: "verify-full", ...(caPem === "" ? {} : { caPem }) } as const);
   return { host, port, username, tls, ...(maxConnections === 0 ? {} : { maxConnections }) };
 }

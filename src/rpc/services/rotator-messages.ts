@@ -12,22 +12,27 @@ import { invalid } from "../../base/errors.ts";
 import type { PasswordPolicyConfig } from "../../model/target.ts";
 import type { RotationRecord } from "../../model/rotation.ts";
 import type { GeneratedConfig, GeneratedField } from "../../rotation/registry.ts";
+import { outsideConfig, outsideMessage } from "./outside-rotator-messages.ts";
 
-// The one place that knows which message of the API is which rotator's configuration.
+// With outside-rotator-messages.ts the one place that knows which message of the API is which rotator's configuration.
 
 type RotatorMessage = NonNullable<MessageInitShape<typeof RotationSchema>["rotator"]>;
 
-const MUST_BE_SET = "must be set: generated, ...";
+const MUST_BE_SET = "must be set: generated, postgres_single_user, postgres_alternating_users, redis_acl, webhook or grpc";
 
 /** Throws REQUEST_INVALID. */
-export function rotatorConfig({ rotator }: Rotation): { readonly rotator: string; readonly config: object } {
+export function rotatorConfig(rotation: Rotation): { readonly rotator: string; readonly config: object } {
+  const { rotator } = rotation;
   switch (rotator.case) {
     case "generated":
       return { rotator: "generated", config: generatedConfig(rotator.value) };
     case undefined:
       throw invalid("rotation.rotator", MUST_BE_SET);
-    default:
-      throw invalid("rotation.rotator", "is not known to this broker");
+    default: {
+      const outside = outsideConfig(rotation, passwordPolicyConfig);
+      if (outside === undefined) throw invalid("rotation.rotator", "is not known to this broker");
+      return outside;
+    }
   }
 }
 
@@ -36,7 +41,7 @@ export function rotatorMessage({ rotator, config }: Pick<RotationRecord, "rotato
     case "generated":
       return { case: "generated", value: generatedMessage(config as GeneratedConfig) };
     default:
-      return { case: undefined };
+      return outsideMessage({ rotator, config });
   }
 }
 

@@ -4,7 +4,7 @@ import type { WebhookConfig } from "../../model/subscription.ts";
 import { connectionProblem, type DestinationRules, DestinationRefused, guardedLookup, hostProblem } from "../destination.ts";
 import type { Outgoing, Render, Sink, Verdict } from "../sink.ts";
 import type { SinkSecrets } from "../sink-secrets.ts";
-import { signatureOf } from "./signature.ts";
+import { signatureOf } from "../../base/webhook-signature.ts";
 import { verdictOf } from "./verdict.ts";
 
 /** Of an answer's body, which is thrown away: beyond it the connection is closed. */

@@ -15,7 +15,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file leasehold/v1/rotation_service.proto.
  */
 export const file_leasehold_v1_rotation_service: GenFile = /*@__PURE__*/
-  fileDesc("CiNsZWFzZWhvbGQvdjEvcm90YXRpb25fc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItIJCghSb3RhdGlvbhIMCgRwYXRoGAEgASgJEiwKBnBvbGljeRgCIAEoCzIcLmxlYXNlaG9sZC52MS5Sb3RhdGlvblBvbGljeRIpChZtYXhfY2FuZGlkYXRlX2ZhaWx1cmVzGAMgASgFQgm6SAYaBBhkKAASMwoJZ2VuZXJhdGVkGAogASgLMh4ubGVhc2Vob2xkLnYxLkdlbmVyYXRlZFJvdGF0b3JIABJHChRwb3N0Z3Jlc19zaW5nbGVfdXNlchgLIAEoCzInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1NpbmdsZVVzZXJSb3RhdG9ySAASUwoacG9zdGdyZXNfYWx0ZXJuYXRpbmdfdXNlcnMYDCABKAsyLS5sZWFzZWhvbGQudjEuUG9zdGdyZXNBbHRlcm5hdGluZ1VzZXJzUm90YXRvckgAEjIKCXJlZGlzX2FjbBgNIAEoCzIdLmxlYXNlaG9sZC52MS5SZWRpc0FjbFJvdGF0b3JIABIvCgd3ZWJob29rGA4gASgLMhwubGVhc2Vob2xkLnYxLldlYmhvb2tSb3RhdG9ySAASKQoEZ3JwYxgPIAEoCzIZLmxlYXNlaG9sZC52MS5HcnBjUm90YXRvckgAEgsKA3VpZBgUIAEoCRIMCgRldGFnGBUgASgJEisKBXN0YXRlGBYgASgOMhwubGVhc2Vob2xkLnYxLlJvdGF0aW9uLlN0YXRlEikKBHN0ZXAYFyABKA4yGy5sZWFzZWhvbGQudjEuUm90YXRpb24uU3RlcBItCglzdGVwX3RpbWUYGCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD3BlbmRpbmdfdmVyc2lvbhgZIAEoAxISCgpnZW5lcmF0aW9uGBogASgDEhAKCGF0dGVtcHRzGBsgASgFEhoKEmNhbmRpZGF0ZV9mYWlsdXJlcxgcIAEoBRIUCgxsYXN0X3Byb2JsZW0YHSABKAkSLwoLc3R1Y2tfc2luY2UYHiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEW5leHRfYXR0ZW1wdF90aW1lGB8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI2ChJuZXh0X3JvdGF0aW9uX3RpbWUYICABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKEmxhc3Rfcm90YXRpb25fdGltZRghIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFY2F1c2UYIiABKAkSLwoLdXBkYXRlX3RpbWUYIyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEQoNU1RBVEVfV0FJVElORxABEhEKDVNUQVRFX1JVTk5JTkcQAhIRCg1TVEFURV9BQk9SVEVEEAMibQoEU3RlcBIUChBTVEVQX1VOU1BFQ0lGSUVEEAASDwoLU1RFUF9DUkVBVEUQARIMCghTVEVQX1NFVBACEg0KCVNURVBfVEVTVBADEg8KC1NURVBfRklOSVNIEAQSEAoMU1RFUF9SRVNUT1JFEAVCCQoHcm90YXRvciLYAQoOUm90YXRpb25Qb2xpY3kSLQoIaW50ZXJ2YWwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIqCgRjcm9uGAIgASgLMhoubGVhc2Vob2xkLnYxLkNyb25TY2hlZHVsZUgAEikKBmppdHRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI0Cgpjb25kaXRpb25zGAQgASgLMiAubGVhc2Vob2xkLnYxLlJvdGF0aW9uQ29uZGl0aW9uc0IKCghzY2hlZHVsZSJ1CgxDcm9uU2NoZWR1bGUSHgoKZXhwcmVzc2lvbhgBIAEoCUIKukgHcgUQARiAAhIaCgl0aW1lX3pvbmUYAiABKAlCB7pIBHICGEASKQoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqIBChJSb3RhdGlvbkNvbmRpdGlvbnMSKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIaCgltYXhfcmVhZHMYAiABKANCB7pIBCICKAASMAoNYmVmb3JlX2V4cGlyeRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpvbl9maW5kaW5nGAQgASgIIkwKEEdlbmVyYXRlZFJvdGF0b3ISOAoGZmllbGRzGAEgAygLMhwubGVhc2Vob2xkLnYxLkdlbmVyYXRlZEZpZWxkQgq6SAeSAQQIARAQItsBCg5HZW5lcmF0ZWRGaWVsZBIYCgRuYW1lGAEgASgJQgq6SAdyBRABKIABEh0KC3B1YmxpY19uYW1lGAIgASgJQgi6SAVyAyiAARIwCghwYXNzd29yZBgDIAEoCzIcLmxlYXNlaG9sZC52MS5QYXNzd29yZFBvbGljeUgAEisKBnJhbmRvbRgEIAEoCzIZLmxlYXNlaG9sZC52MS5SYW5kb21CeXRlc0gAEikKCGtleV9wYWlyGAUgASgLMhUubGVhc2Vob2xkLnYxLktleVBhaXJIAEIGCgRraW5kIskBCgtSYW5kb21CeXRlcxIYCgRzaXplGAEgASgFQgq6SAcaBRiACCgQEj4KCGVuY29kaW5nGAIgASgOMiIubGVhc2Vob2xkLnYxLlJhbmRvbUJ5dGVzLkVuY29kaW5nQgi6SAWCAQIQASJgCghFbmNvZGluZxIYChRFTkNPRElOR19VTlNQRUNJRklFRBAAEhYKEkVOQ09ESU5HX0JBU0U2NFVSTBABEhAKDEVOQ09ESU5HX0hFWBACEhAKDEVOQ09ESU5HX1JBVxADIpMCCgdLZXlQYWlyEjwKCWFsZ29yaXRobRgBIAEoDjIfLmxlYXNlaG9sZC52MS5LZXlQYWlyLkFsZ29yaXRobUIIukgFggECEAEiyQEKCUFsZ29yaXRobRIZChVBTEdPUklUSE1fVU5TUEVDSUZJRUQQABIVChFBTEdPUklUSE1fRUQyNTUxORABEhQKEEFMR09SSVRITV9YMjU1MTkQAhIVChFBTEdPUklUSE1fRUNfUDI1NhADEhUKEUFMR09SSVRITV9FQ19QMzg0EAQSFgoSQUxHT1JJVEhNX1JTQV8yMDQ4EAUSFgoSQUxHT1JJVEhNX1JTQV8zMDcyEAYSFgoSQUxHT1JJVEhNX1JTQV80MDk2EAcibgoZUG9zdGdyZXNTaW5nbGVVc2VyUm90YXRvchIaCgZ0YXJnZXQYASABKAlCCrpIB3IFEAEYgAESNQoPcGFzc3dvcmRfcG9saWN5GAIgASgLMhwubGVhc2Vob2xkLnYxLlBhc3N3b3JkUG9saWN5IpsBCh9Qb3N0Z3Jlc0FsdGVybmF0aW5nVXNlcnNSb3RhdG9yEhoKBnRhcmdldBgBIAEoCUIKukgHcgUQARiAARIlCgl1c2VybmFtZXMYAiADKAlCErpID5IBDAgCEAIiBnIEEAEYPxI1Cg9wYXNzd29yZF9wb2xpY3kYAyABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kiZAoPUmVkaXNBY2xSb3RhdG9yEhoKBnRhcmdldBgBIAEoCUIKukgHcgUQARiAARI1Cg9wYXNzd29yZF9wb2xpY3kYAiABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kikgEKDldlYmhvb2tSb3RhdG9yEhcKA3VybBgBIAEoCUIKukgHcgUQARiAEBIZCgZjYV9wZW0YAiABKAlCCbpIBnIEKICABBIgCg5zaWduaW5nX3NlY3JldBgDIAEoCUIIukgFcgMogAQSKgoHdGltZW91dBgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKSAQoLR3JwY1JvdGF0b3ISGwoHYWRkcmVzcxgBIAEoCUIKukgHcgUQARj/ARIZCgZjYV9wZW0YAiABKAlCCbpIBnIEKICABBIfCg1jbGllbnRfc2VjcmV0GAMgASgJQgi6SAVyAyiABBIqCgd0aW1lb3V0GAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIrABChJQdXRSb3RhdGlvblJlcXVlc3QSMAoIcm90YXRpb24YASABKAsyFi5sZWFzZWhvbGQudjEuUm90YXRpb25CBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJBISCgpyb3RhdGVfbm93GAUgASgISgQIDxAQUgluYW1lc3BhY2UiUQoTUHV0Um90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAyIzChJHZXRSb3RhdGlvblJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIj8KE0dldFJvdGF0aW9uUmVzcG9uc2USKAoIcm90YXRpb24YASABKAsyFi5sZWFzZWhvbGQudjEuUm90YXRpb24ijQEKFExpc3RSb3RhdGlvbnNSZXF1ZXN0EhgKBnByZWZpeBgBIAEoCUIIukgFcgMogQQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQEg0KBXN0dWNrGAQgASgISgQIDxAQUgluYW1lc3BhY2UiWwoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEikKCXJvdGF0aW9ucxgBIAMoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiagoVRGVsZXRlUm90YXRpb25SZXF1ZXN0EgwKBHBhdGgYASABKAkSFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiKgoWRGVsZXRlUm90YXRpb25SZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyJOChBSb3RhdGVOb3dSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIk8KEVJvdGF0ZU5vd1Jlc3BvbnNlEigKCHJvdGF0aW9uGAEgASgLMhYubGVhc2Vob2xkLnYxLlJvdGF0aW9uEhAKCHJldmlzaW9uGAIgASgDIlIKFEFib3J0Um90YXRpb25SZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIlMKFUFib3J0Um90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAyJTChVSZXN1bWVSb3RhdGlvblJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiVAoWUmVzdW1lUm90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAzL/BAoPUm90YXRpb25TZXJ2aWNlElIKC1B1dFJvdGF0aW9uEiAubGVhc2Vob2xkLnYxLlB1dFJvdGF0aW9uUmVxdWVzdBohLmxlYXNlaG9sZC52MS5QdXRSb3RhdGlvblJlc3BvbnNlElcKC0dldFJvdGF0aW9uEiAubGVhc2Vob2xkLnYxLkdldFJvdGF0aW9uUmVxdWVzdBohLmxlYXNlaG9sZC52MS5HZXRSb3RhdGlvblJlc3BvbnNlIgOQAgESXQoNTGlzdFJvdGF0aW9ucxIiLmxlYXNlaG9sZC52MS5MaXN0Um90YXRpb25zUmVxdWVzdBojLmxlYXNlaG9sZC52MS5MaXN0Um90YXRpb25zUmVzcG9uc2UiA5ACARJbCg5EZWxldGVSb3RhdGlvbhIjLmxlYXNlaG9sZC52MS5EZWxldGVSb3RhdGlvblJlcXVlc3QaJC5sZWFzZWhvbGQudjEuRGVsZXRlUm90YXRpb25SZXNwb25zZRJMCglSb3RhdGVOb3cSHi5sZWFzZWhvbGQudjEuUm90YXRlTm93UmVxdWVzdBofLmxlYXNlaG9sZC52MS5Sb3RhdGVOb3dSZXNwb25zZRJYCg1BYm9ydFJvdGF0aW9uEiIubGVhc2Vob2xkLnYxLkFib3J0Um90YXRpb25SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkFib3J0Um90YXRpb25SZXNwb25zZRJbCg5SZXN1bWVSb3RhdGlvbhIjLmxlYXNlaG9sZC52MS5SZXN1bWVSb3RhdGlvblJlcXVlc3QaJC5sZWFzZWhvbGQudjEuUmVzdW1lUm90YXRpb25SZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operator_service]);
+  fileDesc("CiNsZWFzZWhvbGQvdjEvcm90YXRpb25fc2VydmljZS5wcm90bxIMbGVhc2Vob2xkLnYxItIJCghSb3RhdGlvbhIMCgRwYXRoGAEgASgJEiwKBnBvbGljeRgCIAEoCzIcLmxlYXNlaG9sZC52MS5Sb3RhdGlvblBvbGljeRIpChZtYXhfY2FuZGlkYXRlX2ZhaWx1cmVzGAMgASgFQgm6SAYaBBhkKAASMwoJZ2VuZXJhdGVkGAogASgLMh4ubGVhc2Vob2xkLnYxLkdlbmVyYXRlZFJvdGF0b3JIABJHChRwb3N0Z3Jlc19zaW5nbGVfdXNlchgLIAEoCzInLmxlYXNlaG9sZC52MS5Qb3N0Z3Jlc1NpbmdsZVVzZXJSb3RhdG9ySAASUwoacG9zdGdyZXNfYWx0ZXJuYXRpbmdfdXNlcnMYDCABKAsyLS5sZWFzZWhvbGQudjEuUG9zdGdyZXNBbHRlcm5hdGluZ1VzZXJzUm90YXRvckgAEjIKCXJlZGlzX2FjbBgNIAEoCzIdLmxlYXNlaG9sZC52MS5SZWRpc0FjbFJvdGF0b3JIABIvCgd3ZWJob29rGA4gASgLMhwubGVhc2Vob2xkLnYxLldlYmhvb2tSb3RhdG9ySAASKQoEZ3JwYxgPIAEoCzIZLmxlYXNlaG9sZC52MS5HcnBjUm90YXRvckgAEgsKA3VpZBgUIAEoCRIMCgRldGFnGBUgASgJEisKBXN0YXRlGBYgASgOMhwubGVhc2Vob2xkLnYxLlJvdGF0aW9uLlN0YXRlEikKBHN0ZXAYFyABKA4yGy5sZWFzZWhvbGQudjEuUm90YXRpb24uU3RlcBItCglzdGVwX3RpbWUYGCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhcKD3BlbmRpbmdfdmVyc2lvbhgZIAEoAxISCgpnZW5lcmF0aW9uGBogASgDEhAKCGF0dGVtcHRzGBsgASgFEhoKEmNhbmRpZGF0ZV9mYWlsdXJlcxgcIAEoBRIUCgxsYXN0X3Byb2JsZW0YHSABKAkSLwoLc3R1Y2tfc2luY2UYHiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjUKEW5leHRfYXR0ZW1wdF90aW1lGB8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBI2ChJuZXh0X3JvdGF0aW9uX3RpbWUYICABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjYKEmxhc3Rfcm90YXRpb25fdGltZRghIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFY2F1c2UYIiABKAkSLwoLdXBkYXRlX3RpbWUYIyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIlcKBVN0YXRlEhUKEVNUQVRFX1VOU1BFQ0lGSUVEEAASEQoNU1RBVEVfV0FJVElORxABEhEKDVNUQVRFX1JVTk5JTkcQAhIRCg1TVEFURV9BQk9SVEVEEAMibQoEU3RlcBIUChBTVEVQX1VOU1BFQ0lGSUVEEAASDwoLU1RFUF9DUkVBVEUQARIMCghTVEVQX1NFVBACEg0KCVNURVBfVEVTVBADEg8KC1NURVBfRklOSVNIEAQSEAoMU1RFUF9SRVNUT1JFEAVCCQoHcm90YXRvciLYAQoOUm90YXRpb25Qb2xpY3kSLQoIaW50ZXJ2YWwYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIqCgRjcm9uGAIgASgLMhoubGVhc2Vob2xkLnYxLkNyb25TY2hlZHVsZUgAEikKBmppdHRlchgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI0Cgpjb25kaXRpb25zGAQgASgLMiAubGVhc2Vob2xkLnYxLlJvdGF0aW9uQ29uZGl0aW9uc0IKCghzY2hlZHVsZSJ1CgxDcm9uU2NoZWR1bGUSHgoKZXhwcmVzc2lvbhgBIAEoCUIKukgHcgUQARiAAhIaCgl0aW1lX3pvbmUYAiABKAlCB7pIBHICGEASKQoGd2luZG93GAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIqIBChJSb3RhdGlvbkNvbmRpdGlvbnMSKgoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIaCgltYXhfcmVhZHMYAiABKANCB7pIBCICKAASMAoNYmVmb3JlX2V4cGlyeRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhISCgpvbl9maW5kaW5nGAQgASgIIkwKEEdlbmVyYXRlZFJvdGF0b3ISOAoGZmllbGRzGAEgAygLMhwubGVhc2Vob2xkLnYxLkdlbmVyYXRlZEZpZWxkQgq6SAeSAQQIARAQItsBCg5HZW5lcmF0ZWRGaWVsZBIYCgRuYW1lGAEgASgJQgq6SAdyBRABKIABEh0KC3B1YmxpY19uYW1lGAIgASgJQgi6SAVyAyiAARIwCghwYXNzd29yZBgDIAEoCzIcLmxlYXNlaG9sZC52MS5QYXNzd29yZFBvbGljeUgAEisKBnJhbmRvbRgEIAEoCzIZLmxlYXNlaG9sZC52MS5SYW5kb21CeXRlc0gAEikKCGtleV9wYWlyGAUgASgLMhUubGVhc2Vob2xkLnYxLktleVBhaXJIAEIGCgRraW5kIskBCgtSYW5kb21CeXRlcxIYCgRzaXplGAEgASgFQgq6SAcaBRiACCgQEj4KCGVuY29kaW5nGAIgASgOMiIubGVhc2Vob2xkLnYxLlJhbmRvbUJ5dGVzLkVuY29kaW5nQgi6SAWCAQIQASJgCghFbmNvZGluZxIYChRFTkNPRElOR19VTlNQRUNJRklFRBAAEhYKEkVOQ09ESU5HX0JBU0U2NFVSTBABEhAKDEVOQ09ESU5HX0hFWBACEhAKDEVOQ09ESU5HX1JBVxADIpMCCgdLZXlQYWlyEjwKCWFsZ29yaXRobRgBIAEoDjIfLmxlYXNlaG9sZC52MS5LZXlQYWlyLkFsZ29yaXRobUIIukgFggECEAEiyQEKCUFsZ29yaXRobRIZChVBTEdPUklUSE1fVU5TUEVDSUZJRUQQABIVChFBTEdPUklUSE1fRUQyNTUxORABEhQKEEFMR09SSVRITV9YMjU1MTkQAhIVChFBTEdPUklUSE1fRUNfUDI1NhADEhUKEUFMR09SSVRITV9FQ19QMzg0EAQSFgoSQUxHT1JJVEhNX1JTQV8yMDQ4EAUSFgoSQUxHT1JJVEhNX1JTQV8zMDcyEAYSFgoSQUxHT1JJVEhNX1JTQV80MDk2EAcipgEKGVBvc3RncmVzU2luZ2xlVXNlclJvdGF0b3ISGgoGdGFyZ2V0GAEgASgJQgq6SAdyBRABGIABEjUKD3Bhc3N3b3JkX3BvbGljeRgCIAEoCzIcLmxlYXNlaG9sZC52MS5QYXNzd29yZFBvbGljeRIbCgh1c2VybmFtZRgDIAEoCUIJukgGcgQQARg/EhkKCGRhdGFiYXNlGAQgASgJQge6SARyAhg/ItABCh9Qb3N0Z3Jlc0FsdGVybmF0aW5nVXNlcnNSb3RhdG9yEhoKBnRhcmdldBgBIAEoCUIKukgHcgUQARiAARIlCgl1c2VybmFtZXMYAiADKAlCErpID5IBDAgCEAIiBnIEEAEYPxI1Cg9wYXNzd29yZF9wb2xpY3kYAyABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kSGAoFb3duZXIYBCABKAlCCbpIBnIEEAEYPxIZCghkYXRhYmFzZRgFIAEoCUIHukgEcgIYPyKZAQoPUmVkaXNBY2xSb3RhdG9yEhoKBnRhcmdldBgBIAEoCUIKukgHcgUQARiAARI1Cg9wYXNzd29yZF9wb2xpY3kYAiABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kSHAoIdXNlcm5hbWUYAyABKAlCCrpIB3IFEAEYgAESFQoNZHJvcF9wcmV2aW91cxgEIAEoCCLjAgoOV2ViaG9va1JvdGF0b3ISFwoDdXJsGAEgASgJQgq6SAdyBRABGIAQEhkKBmNhX3BlbRgCIAEoCUIJukgGcgQogIAEEiIKDnNpZ25pbmdfc2VjcmV0GAMgASgJQgq6SAdyBRABKIAEEioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SSgoKcGFyYW1ldGVycxgFIAMoCzIsLmxlYXNlaG9sZC52MS5XZWJob29rUm90YXRvci5QYXJhbWV0ZXJzRW50cnlCCLpIBZoBAhAgEhcKBWZpZWxkGAYgASgJQgi6SAVyAyiAARI1Cg9wYXNzd29yZF9wb2xpY3kYByABKAsyHC5sZWFzZWhvbGQudjEuUGFzc3dvcmRQb2xpY3kaMQoPUGFyYW1ldGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigQMKC0dycGNSb3RhdG9yEhsKB2FkZHJlc3MYASABKAlCCrpIB3IFEAEY/wESGwoGY2FfcGVtGAIgASgJQgu6SAhyBhABKICABBIhCg1jbGllbnRfc2VjcmV0GAMgASgJQgq6SAdyBRABKIAEEioKB3RpbWVvdXQYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHQoJc3BpZmZlX2lkGAUgASgJQgq6SAdyBRABGIAQEkcKCnBhcmFtZXRlcnMYBiADKAsyKS5sZWFzZWhvbGQudjEuR3JwY1JvdGF0b3IuUGFyYW1ldGVyc0VudHJ5Qgi6SAWaAQIQIBIXCgVmaWVsZBgHIAEoCUIIukgFcgMogAESNQoPcGFzc3dvcmRfcG9saWN5GAggASgLMhwubGVhc2Vob2xkLnYxLlBhc3N3b3JkUG9saWN5GjEKD1BhcmFtZXRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIrABChJQdXRSb3RhdGlvblJlcXVlc3QSMAoIcm90YXRpb24YASABKAsyFi5sZWFzZWhvbGQudjEuUm90YXRpb25CBrpIA8gBARIVCgRldGFnGAIgASgJQge6SARyAhhAEg8KB2RyeV9ydW4YAyABKAgSGwoKcmVxdWVzdF9pZBgEIAEoCUIHukgEcgIYJBISCgpyb3RhdGVfbm93GAUgASgISgQIDxAQUgluYW1lc3BhY2UiUQoTUHV0Um90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAyIzChJHZXRSb3RhdGlvblJlcXVlc3QSDAoEcGF0aBgBIAEoCUoECA8QEFIJbmFtZXNwYWNlIj8KE0dldFJvdGF0aW9uUmVzcG9uc2USKAoIcm90YXRpb24YASABKAsyFi5sZWFzZWhvbGQudjEuUm90YXRpb24ijQEKFExpc3RSb3RhdGlvbnNSZXF1ZXN0EhgKBnByZWZpeBgBIAEoCUIIukgFcgMogQQSHQoJcGFnZV9zaXplGAIgASgFQgq6SAcaBRjoBygAEhwKCnBhZ2VfdG9rZW4YAyABKAlCCLpIBXIDGIAQEg0KBXN0dWNrGAQgASgISgQIDxAQUgluYW1lc3BhY2UiWwoVTGlzdFJvdGF0aW9uc1Jlc3BvbnNlEikKCXJvdGF0aW9ucxgBIAMoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiagoVRGVsZXRlUm90YXRpb25SZXF1ZXN0EgwKBHBhdGgYASABKAkSFQoEZXRhZxgCIAEoCUIHukgEcgIYQBIbCgpyZXF1ZXN0X2lkGAMgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiKgoWRGVsZXRlUm90YXRpb25SZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoAyJOChBSb3RhdGVOb3dSZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIk8KEVJvdGF0ZU5vd1Jlc3BvbnNlEigKCHJvdGF0aW9uGAEgASgLMhYubGVhc2Vob2xkLnYxLlJvdGF0aW9uEhAKCHJldmlzaW9uGAIgASgDIlIKFEFib3J0Um90YXRpb25SZXF1ZXN0EgwKBHBhdGgYASABKAkSGwoKcmVxdWVzdF9pZBgCIAEoCUIHukgEcgIYJEoECA8QEFIJbmFtZXNwYWNlIlMKFUFib3J0Um90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAyJTChVSZXN1bWVSb3RhdGlvblJlcXVlc3QSDAoEcGF0aBgBIAEoCRIbCgpyZXF1ZXN0X2lkGAIgASgJQge6SARyAhgkSgQIDxAQUgluYW1lc3BhY2UiVAoWUmVzdW1lUm90YXRpb25SZXNwb25zZRIoCghyb3RhdGlvbhgBIAEoCzIWLmxlYXNlaG9sZC52MS5Sb3RhdGlvbhIQCghyZXZpc2lvbhgCIAEoAzL/BAoPUm90YXRpb25TZXJ2aWNlElIKC1B1dFJvdGF0aW9uEiAubGVhc2Vob2xkLnYxLlB1dFJvdGF0aW9uUmVxdWVzdBohLmxlYXNlaG9sZC52MS5QdXRSb3RhdGlvblJlc3BvbnNlElcKC0dldFJvdGF0aW9uEiAubGVhc2Vob2xkLnYxLkdldFJvdGF0aW9uUmVxdWVzdBohLmxlYXNlaG9sZC52MS5HZXRSb3RhdGlvblJlc3BvbnNlIgOQAgESXQoNTGlzdFJvdGF0aW9ucxIiLmxlYXNlaG9sZC52MS5MaXN0Um90YXRpb25zUmVxdWVzdBojLmxlYXNlaG9sZC52MS5MaXN0Um90YXRpb25zUmVzcG9uc2UiA5ACARJbCg5EZWxldGVSb3RhdGlvbhIjLmxlYXNlaG9sZC52MS5EZWxldGVSb3RhdGlvblJlcXVlc3QaJC5sZWFzZWhvbGQudjEuRGVsZXRlUm90YXRpb25SZXNwb25zZRJMCglSb3RhdGVOb3cSHi5sZWFzZWhvbGQudjEuUm90YXRlTm93UmVxdWVzdBofLmxlYXNlaG9sZC52MS5Sb3RhdGVOb3dSZXNwb25zZRJYCg1BYm9ydFJvdGF0aW9uEiIubGVhc2Vob2xkLnYxLkFib3J0Um90YXRpb25SZXF1ZXN0GiMubGVhc2Vob2xkLnYxLkFib3J0Um90YXRpb25SZXNwb25zZRJbCg5SZXN1bWVSb3RhdGlvbhIjLmxlYXNlaG9sZC52MS5SZXN1bWVSb3RhdGlvblJlcXVlc3QaJC5sZWFzZWhvbGQudjEuUmVzdW1lUm90YXRpb25SZXNwb25zZWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_leasehold_v1_operator_service]);
 
 /**
  * How and when a secret is rotated, and how that stands.
@@ -711,7 +711,8 @@ export const KeyPair_AlgorithmSchema: GenEnum<KeyPair_Algorithm> = /*@__PURE__*/
   enumDesc(file_leasehold_v1_rotation_service, 7, 0);
 
 /**
- * The password of one PostgreSQL login. The secret has the fields `username` and `password`.
+ * The password of one PostgreSQL login, allowed by the target's superuser (`leasehold target bootstrap --allow-login`). The secret has the fields `username` and `password`; others stay as they are. The old password ends when the new
+ * one is set, open sessions go on; where that is too sudden use PostgresAlternatingUsersRotator.
  *
  * @generated from message leasehold.v1.PostgresSingleUserRotator
  */
@@ -729,6 +730,20 @@ export type PostgresSingleUserRotator = Message<"leasehold.v1.PostgresSingleUser
    * @generated from field: leasehold.v1.PasswordPolicy password_policy = 2;
    */
   passwordPolicy?: PasswordPolicy | undefined;
+
+  /**
+   * The login.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * Where the login is tried; empty: the target's own database.
+   *
+   * @generated from field: string database = 4;
+   */
+  database: string;
 };
 
 /**
@@ -739,7 +754,8 @@ export const PostgresSingleUserRotatorSchema: GenMessage<PostgresSingleUserRotat
   messageDesc(file_leasehold_v1_rotation_service, 8);
 
 /**
- * Two PostgreSQL logins that take turns. The secret has the fields `username` and `password`.
+ * Two PostgreSQL logins that take turns, both allowed by the target's superuser (`leasehold target bootstrap --allow-login`). The secret has the fields `username` and `password`; others stay as they are. CURRENT and PREVIOUS both
+ * work from one rotation to the next.
  *
  * @generated from message leasehold.v1.PostgresAlternatingUsersRotator
  */
@@ -764,6 +780,20 @@ export type PostgresAlternatingUsersRotator = Message<"leasehold.v1.PostgresAlte
    * @generated from field: leasehold.v1.PasswordPolicy password_policy = 3;
    */
   passwordPolicy?: PasswordPolicy | undefined;
+
+  /**
+   * The NOLOGIN role that both are members of, and that has the rights and owns the objects. The target refuses a login that is no member.
+   *
+   * @generated from field: string owner = 4;
+   */
+  owner: string;
+
+  /**
+   * Where the logins are tried; empty: the target's own database.
+   *
+   * @generated from field: string database = 5;
+   */
+  database: string;
 };
 
 /**
@@ -774,7 +804,7 @@ export const PostgresAlternatingUsersRotatorSchema: GenMessage<PostgresAlternati
   messageDesc(file_leasehold_v1_rotation_service, 9);
 
 /**
- * The password of one Redis ACL user. The secret has the fields `username` and `password`.
+ * The password of one Redis ACL user, named in the target's `allow_logins`. The secret has the fields `username` and `password`; others stay as they are. CURRENT and PREVIOUS both work from one rotation to the next.
  *
  * @generated from message leasehold.v1.RedisAclRotator
  */
@@ -792,6 +822,20 @@ export type RedisAclRotator = Message<"leasehold.v1.RedisAclRotator"> & {
    * @generated from field: leasehold.v1.PasswordPolicy password_policy = 2;
    */
   passwordPolicy?: PasswordPolicy | undefined;
+
+  /**
+   * The user; it must exist.
+   *
+   * @generated from field: string username = 3;
+   */
+  username: string;
+
+  /**
+   * End the previous password as soon as the new one is CURRENT, instead of at the next rotation.
+   *
+   * @generated from field: bool drop_previous = 4;
+   */
+  dropPrevious: boolean;
 };
 
 /**
@@ -802,13 +846,13 @@ export const RedisAclRotatorSchema: GenMessage<RedisAclRotator> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_rotation_service, 10);
 
 /**
- * An HTTPS endpoint that does the steps.
+ * An HTTPS endpoint that does the steps, as JSON; the contract is in docs/rotation.md. It is sent the secret's values: besides the rotation's own capabilities whoever puts it needs read on the secret and operate on the rotation.
  *
  * @generated from message leasehold.v1.WebhookRotator
  */
 export type WebhookRotator = Message<"leasehold.v1.WebhookRotator"> & {
   /**
-   * Where each step is POSTed to, `https://...`.
+   * Where each step is POSTed to: https, or http to a loopback address. No user, no fragment. Redirects are not followed.
    *
    * @generated from field: string url = 1;
    */
@@ -822,7 +866,7 @@ export type WebhookRotator = Message<"leasehold.v1.WebhookRotator"> & {
   caPem: string;
 
   /**
-   * Secret whose field `key` signs the requests.
+   * Secret whose field `key` (16 to 1,024 bytes) signs the requests: HMAC-SHA-256, header `Leasehold-Signature`. Needs read on it.
    *
    * @generated from field: string signing_secret = 3;
    */
@@ -834,6 +878,27 @@ export type WebhookRotator = Message<"leasehold.v1.WebhookRotator"> & {
    * @generated from field: google.protobuf.Duration timeout = 4;
    */
   timeout?: Duration | undefined;
+
+  /**
+   * Handed to the endpoint with each step. Not secret.
+   *
+   * @generated from field: map<string, string> parameters = 5;
+   */
+  parameters: { [key: string]: string };
+
+  /**
+   * Where the endpoint makes no candidate: the field that gets a new random value. Empty: `password`.
+   *
+   * @generated from field: string field = 6;
+   */
+  field: string;
+
+  /**
+   * What that value must be like; left out: 32 characters of [A-Za-z0-9].
+   *
+   * @generated from field: leasehold.v1.PasswordPolicy password_policy = 7;
+   */
+  passwordPolicy?: PasswordPolicy | undefined;
 };
 
 /**
@@ -844,7 +909,7 @@ export const WebhookRotatorSchema: GenMessage<WebhookRotator> = /*@__PURE__*/
   messageDesc(file_leasehold_v1_rotation_service, 11);
 
 /**
- * A RotatorService that does the steps.
+ * A RotatorService (rotator_service.proto) that does the steps, over mTLS. It is sent the secret's values: besides the rotation's own capabilities whoever puts it needs read on the secret and operate on the rotation.
  *
  * @generated from message leasehold.v1.GrpcRotator
  */
@@ -857,14 +922,14 @@ export type GrpcRotator = Message<"leasehold.v1.GrpcRotator"> & {
   address: string;
 
   /**
-   * PEM certificates to verify the server against.
+   * PEM certificates of the CA that vouches for the service, and of nobody else.
    *
    * @generated from field: string ca_pem = 2;
    */
   caPem: string;
 
   /**
-   * Secret with the fields `certificate` and `key` (PEM), with which the broker shows who it is.
+   * Secret with the fields `certificate` and `key` (PEM), with which the broker shows who it is. Needs read on it.
    *
    * @generated from field: string client_secret = 3;
    */
@@ -876,6 +941,34 @@ export type GrpcRotator = Message<"leasehold.v1.GrpcRotator"> & {
    * @generated from field: google.protobuf.Duration timeout = 4;
    */
   timeout?: Duration | undefined;
+
+  /**
+   * The SPIFFE id that the service's certificate must have, and no other; names of hosts are not looked at.
+   *
+   * @generated from field: string spiffe_id = 5;
+   */
+  spiffeId: string;
+
+  /**
+   * Handed to the service with each step. Not secret.
+   *
+   * @generated from field: map<string, string> parameters = 6;
+   */
+  parameters: { [key: string]: string };
+
+  /**
+   * Where the service makes no candidate: the field that gets a new random value. Empty: `password`.
+   *
+   * @generated from field: string field = 7;
+   */
+  field: string;
+
+  /**
+   * What that value must be like; left out: 32 characters of [A-Za-z0-9].
+   *
+   * @generated from field: leasehold.v1.PasswordPolicy password_policy = 8;
+   */
+  passwordPolicy?: PasswordPolicy | undefined;
 };
 
 /**
