@@ -15,15 +15,17 @@ export interface Child {
 export interface ChildOptions {
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
+  /** For Node, beside the image's. */
+  readonly flags?: readonly string[];
   /** Folder for a CPU profile of the process, written when it ends. */
   readonly profile?: string | undefined;
 }
 
 /** Starts `bench/<file>`; it must send one message when it is ready, and one per question. Its standard output goes to standard error. Rejects when it ends first. */
-export async function startChild(file: string, { args = [], env = {}, profile }: ChildOptions = {}): Promise<Child> {
+export async function startChild(file: string, { args = [], env = {}, flags = [], profile }: ChildOptions = {}): Promise<Child> {
   const child = fork(join(import.meta.dirname, file), [...args], {
     env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production", ...env },
-    execArgv: [...NODE_FLAGS, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
+    execArgv: [...NODE_FLAGS, ...flags, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
     stdio: ["ignore", 2, 2, "ipc"],
   });
   return {

@@ -5,6 +5,7 @@ import { leaseBenches } from "./leases/benches.ts";
 import { policyBenches } from "./policy.ts";
 import type { Bench, Result } from "./result.ts";
 import { startBenches } from "./start.ts";
+import { watchBenches } from "./watch/benches.ts";
 
 // `npm run bench`: a table for people. `npm run -s bench -- --json [--only name,…]`: one JSON object a line on standard output, and nothing else there.
 // `--profile folder` writes CPU profiles of the servers. How it is measured: docs/benchmarks.md.
@@ -13,7 +14,8 @@ const { values: options } = parseArgs({ options: { json: { type: "boolean" }, on
 build();
 const calls = callBenches({ profile: options.profile });
 const leases = leaseBenches();
-const benches: readonly Bench[] = [...calls.benches, ...policyBenches, ...startBenches, ...leases.benches];
+const watches = watchBenches({ profile: options.profile });
+const benches: readonly Bench[] = [...calls.benches, ...policyBenches, ...startBenches, ...leases.benches, ...watches.benches];
 const chosen = options.only === undefined ? benches : options.only.split(",").map(benchOf);
 
 try {
@@ -24,6 +26,7 @@ try {
 } finally {
   await calls.close();
   await leases.close();
+  await watches.close();
 }
 
 function benchOf(name: string): Bench {

@@ -29,12 +29,12 @@ import { bootstrapAdministrators } from "./policy/bootstrap.ts";
 import { PolicyLoader } from "./policy/loader.ts";
 import { createPolicyStore } from "./policy/store.ts";
 import { resourcesOf } from "./resources.ts";
-import type { Access } from "./rpc/collaborators.ts";
 import { Front } from "./rpc/front.ts";
 import { createGrpcServerOptions, DEFAULT_FRONT_LIMITS } from "./rpc/front-limits.ts";
 import { DEFAULT_OPTIONS } from "./rpc/options.ts";
 import { PageTokens } from "./rpc/page-token.ts";
 import { Pipeline } from "./rpc/pipeline.ts";
+import { accessOf } from "./rpc/policy-access.ts";
 import { RequestKeys } from "./rpc/request-key.ts";
 import { RpcServer } from "./rpc/server.ts";
 import { auditService } from "./rpc/services/audit.ts";
@@ -206,23 +206,22 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const limits = { ...DEFAULT_FRONT_LIMITS, maxConnections: config.limits.maxConnections };
   const files = { certificateFile: config.tls.certificateFile, keyFile: config.tls.keyFile, trust: config.tls.trust };
   const front = new Front({ files, listen: config.listen, refuse: config.tls.refuse, log, metrics, limits });
-  const access: Access = {
-    decide: (principal, capability, path, facts) => policies.current.decide(principal, capability, path, facts),
-    allowedPrefixes: (principal, capability) => policies.current.allowedPrefixes(principal, capability),
-    allowsFolder: (principal, capability, folder) => policies.current.allowsFolder(principal, capability, folder),
-  };
   const resources = resourcesOf(db, catalog, ledger.owners);
+  const access = accessOf(policies);
   const pipeline = new Pipeline(
     { connections: front, access, audit: reads, freshness: feed, resources, observer: { log, metrics, spans } },
     {
       ...DEFAULT_OPTIONS,
       maxInFlight: config.limits.maxInFlight,
       maxStreams: config.limits.maxStreams,
+      maxStreamMs: config.limits.maxStreamMs,
+      maxStallMs: config.limits.maxStallMs,
       rate: { perSecond: config.limits.ratePerSecond, burst: config.limits.rateBurst },
       auditReads: config.audit.reads,
     },
   );
   admission = pipeline.admission;
+  feed.listen(pipeline.judge);
   const logins = new LoginRotator({ db, catalog, targets, keyring, committer, instance: state.instance, log, mayWork: (uid) => ledger.gate.check(uid) });
   const writer = new CatalogWriter(catalog, targets, keyring, committer);
   const policiesOf = (principal: Parameters<typeof policies.current.setOf>[0]): string[] =>
@@ -246,7 +245,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     ...pipeline.bind(SERVICES.CredentialService, credentialService(ledger.issuer, requests, { db, reader, rotators: rotations.rotators, freshness: feed })),
     ...pipeline.bind(SERVICES.RotationService, rotationService(db, rotations, pages, requests)),
     ...pipeline.bind(SERVICES.LeaseService, leaseService({ db, renewer: ledger.renewer, revoker: ledger.revoker, operations, clock, pages, requests })),
-    ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, resources })),
+    ...pipeline.bind(SERVICES.WatchService, watchService({ db, feed, hub, reader, access, resources })),
     ...pipeline.bind(
       SERVICES.SubscriptionService,
       subscriptionService({ db, subscriptions, access, freshness: feed, pages, requests, parsePrincipal: parseSpiffeId }),

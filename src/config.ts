@@ -20,6 +20,8 @@ export interface Config {
   readonly limits: {
     readonly maxInFlight: number;
     readonly maxStreams: number;
+    readonly maxStreamMs: number;
+    readonly maxStallMs: number;
     readonly maxConnections: number;
     readonly ratePerSecond: number;
     readonly rateBurst: number;
@@ -205,6 +207,8 @@ function limits(section: Section): Config["limits"] {
   const result = {
     maxInFlight: section.whole("max_in_flight", 5000, 1, 1_000_000),
     maxStreams: section.whole("max_streams", 20_000, 1, 1_000_000),
+    maxStreamMs: section.time("max_stream_age", "30m", 1000, DAY),
+    maxStallMs: section.time("max_stream_stall", "30s", 1000, 600_000),
     maxConnections: section.whole("max_connections", 10_000, 1, 1_000_000),
     ratePerSecond: section.whole("rate_per_second", 50_000, 1, 10_000_000),
     rateBurst: section.whole("rate_burst", 100_000, 1, 10_000_000),

@@ -35,6 +35,7 @@ export class Told {
     const known = this.#known.get(key);
     switch (event.type) {
       case EventType.SECRET_VERSION_CREATED:
+      case EventType.ROTATION_SUCCEEDED:
         // Committed between the snapshot's revision and the reading of its page.
         if (known !== undefined && Number(event.version) <= known.version && msOf(event.time) <= known.at) return false;
         this.#set(key, stateOf(event));

@@ -106,7 +106,8 @@ export class SecretWatch {
       this.#version = 0;
       return;
     }
-    const isNew = event.type === EventType.SECRET_VERSION_CREATED && (event.version !== this.#version || event.difference === undefined);
+    const isValue = event.type === EventType.SECRET_VERSION_CREATED || event.type === EventType.ROTATION_SUCCEEDED;
+    const isNew = isValue && (event.version !== this.#version || event.difference === undefined);
     if (event.version === 0 || (!isNew && event.type !== EventType.SECRET_RESTORED)) return;
     const value = await this.#valueOf(event);
     if (value === undefined || this.#stop.signal.aborted) return;

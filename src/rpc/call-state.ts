@@ -72,11 +72,6 @@ export abstract class CallState {
     return this.#abort.signal;
   }
 
-  /** Asks the front anew; for streams, whose connection may lose its rights while they are open. */
-  refreshConnection(): void {
-    this.connection = this.pipeline.with.connections.connectionOf(this.raw.getPeer()) ?? this.connection;
-  }
-
   actor(): Actor {
     return {
       principal: this.principal?.id ?? "",

@@ -14,6 +14,8 @@ export type Decision = "allow" | "deny" | "none";
 
 /** The policy engine's newest snapshot. Synchronous: a decision costs under a microsecond. */
 export interface Access {
+  /** Another object after each change: a stream that was judged by the same one need not be judged again. */
+  readonly policies: object;
   decide(principal: Principal, capability: Capability, path: string, facts?: RequestFacts): Decision;
   /** Scopes outside of which nothing is allowed (an over-approximation); empty when nothing at all. */
   allowedPrefixes(principal: Principal, capability: Capability): readonly PathScope[];

@@ -4,6 +4,14 @@ export interface PipelineOptions {
   readonly maxInFlight: number;
   /** Open streams served at a time. */
   readonly maxStreams: number;
+  /** Age at which a stream is ended with its resume token, ±10 %, so that clients spread over replicas. */
+  readonly maxStreamMs: number;
+  /** Streams on a connection that is being left (its age, a new trust bundle) end within this time. Shorter than the front's graces. */
+  readonly leaveMs: number;
+  /** How long a write may wait for a client that takes nothing at all, before its stream ends with WATCH_TOO_SLOW. */
+  readonly maxStallMs: number;
+  /** How long the status of a stream may wait behind what its client does not take, before the stream is reset. */
+  readonly resetMs: number;
   /** Longest unary call, unless its row says more. */
   readonly maxUnaryMs: number;
   /** Taken off the client's deadline, so that the client gets our error and not its own. */
@@ -28,6 +36,10 @@ export interface RateOptions {
 export const DEFAULT_OPTIONS: PipelineOptions = {
   maxInFlight: 5000,
   maxStreams: 20_000,
+  maxStreamMs: 1_800_000,
+  leaveMs: 20_000,
+  maxStallMs: 30_000,
+  resetMs: 10_000,
   maxUnaryMs: 60_000,
   deadlineShaveMs: 5,
   minUnaryMs: 2,

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { DescMessage, DescMethod, Message } from "@bufbuild/protobuf";
 import type { sendUnaryData, ServerUnaryCall, ServerWritableStream } from "@grpc/grpc-js";
 import { LeaseholdError, type Reason } from "../base/errors.ts";
@@ -6,7 +7,6 @@ import { Admission } from "./admission.ts";
 import type { Authorized } from "./call.ts";
 import type { CallState } from "./call-state.ts";
 import type { Collaborators } from "./collaborators.ts";
-import { refusalOf } from "./connection.ts";
 import type { Answer, Handlers, ServiceShape } from "./definition.ts";
 import { Denials } from "./denials.ts";
 import { METHODS, type MethodRow, type RequestFacts } from "./methods.ts";
@@ -14,6 +14,7 @@ import type { PipelineOptions } from "./options.ts";
 import type { Out } from "./out.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { StreamCall } from "./stream-call.ts";
+import { StreamJudge } from "./stream-judge.ts";
 import { UnaryCall } from "./unary-call.ts";
 import { type Validate, validatorOf } from "./validate.ts";
 
@@ -36,6 +37,8 @@ export interface Method {
 }
 
 const SWEEP_MS = 1000;
+/** Streams ended between two turns of the event loop: some milliseconds. */
+const DRAIN_SLICE = 100;
 
 /** Everything calls share: collaborators, limits, and the set of calls under way. */
 export class Pipeline {
@@ -44,7 +47,12 @@ export class Pipeline {
   readonly admission: Admission;
   readonly rate: RateLimit;
   readonly denials: Denials;
+  /** Looks after the open streams when policies change. */
+  readonly judge: StreamJudge;
   readonly #calls = new Set<CallState>();
+  readonly #streams = new Set<StreamCall>();
+  /** Ended, but with messages that their clients have not taken; and until when they may (Unix milliseconds). */
+  readonly #lingering = new Map<StreamCall, number>();
   readonly #sweeper: NodeJS.Timeout;
   #onIdle: (() => void) | undefined;
 
@@ -54,6 +62,7 @@ export class Pipeline {
     this.admission = new Admission(options.maxInFlight, options.maxStreams);
     this.rate = new RateLimit(options.rate);
     this.denials = new Denials(collaborators.audit, options.denialWindowMs);
+    this.judge = new StreamJudge(collaborators.access, this.#streams);
     const { metrics } = collaborators.observer;
     metrics.observe("leasehold_rpc_in_flight", "Unary calls under way.", () => this.admission.calls);
     metrics.observe("leasehold_rpc_streams", "Open streams.", () => this.admission.streams);
@@ -84,41 +93,64 @@ export class Pipeline {
   }
 
   get size(): number {
-    return this.#calls.size;
+    return this.#calls.size + this.#streams.size;
   }
 
   enter(call: CallState): void {
-    this.#calls.add(call);
-    if (call.streaming) this.admission.streams++;
-    else this.admission.calls++;
+    if (call instanceof StreamCall) {
+      this.#streams.add(call);
+      this.admission.streams++;
+    } else {
+      this.#calls.add(call);
+      this.admission.calls++;
+    }
   }
 
   leave(call: CallState, outcome: "ok" | Reason | "CANCELLED"): void {
-    if (!this.#calls.delete(call)) return;
-    if (call.streaming) this.admission.streams--;
-    else this.admission.calls--;
+    if (call instanceof StreamCall) {
+      if (!this.#streams.delete(call)) return;
+      this.admission.streams--;
+    } else {
+      if (!this.#calls.delete(call)) return;
+      this.admission.calls--;
+    }
     count(this.with.observer.metrics, call.method, outcome);
     call.method.seconds.observe((Date.now() - call.startedAt) / 1000);
-    if (this.#calls.size === 0) this.#onIdle?.();
+    if (this.size === 0) this.#onIdle?.();
   }
 
-  /** Ends the streams whose connection lost its right to be answered; unary calls are checked when they start. */
+  /** An ended stream whose client has not taken everything: it is reset if that does not change. */
+  linger(stream: StreamCall): void {
+    this.#lingering.set(stream, Date.now() + this.options.resetMs);
+  }
+
+  /** The HTTP/2 stream is closed. */
+  freed(stream: StreamCall): void {
+    this.#lingering.delete(stream);
+  }
+
+  /** Looks at every stream: its connection's rights (those of unary calls are checked when they start), its client's pace, its age. */
   sweep(now: number): void {
-    for (const call of this.#calls) {
-      if (!call.streaming) continue;
-      call.refreshConnection();
-      const refusal = refusalOf(call.connection, now);
-      if (refusal !== undefined) call.end(new LeaseholdError(refusal));
+    for (const [stream, until] of this.#lingering) {
+      if (now < until) continue;
+      this.#lingering.delete(stream);
+      stream.reset();
     }
+    for (const stream of this.#streams) stream.sweep(now);
   }
 
   /** Refuses new calls, ends the streams with their resume tokens, waits for the rest, and after `graceMs` ends it too. */
   async drain(graceMs: number): Promise<void> {
     this.admission.draining = true;
-    for (const call of this.#calls) if (call.streaming) call.end(new LeaseholdError("DRAINING"));
+    let ended = 0;
+    for (const stream of this.#streams) {
+      stream.end(new LeaseholdError("DRAINING"));
+      // oxlint-disable-next-line no-await-in-loop -- gives the calls under way their turn
+      if (++ended % DRAIN_SLICE === 0) await nextTurn();
+    }
     this.denials.flush();
-    if (this.#calls.size > 0) await this.#idle(graceMs);
-    for (const call of this.#calls) call.end(new LeaseholdError("DRAINING"));
+    if (this.size > 0) await this.#idle(graceMs);
+    for (const call of [...this.#calls, ...this.#streams]) call.end(new LeaseholdError("DRAINING"));
     this.denials.flush();
     clearInterval(this.#sweeper);
   }

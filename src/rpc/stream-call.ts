@@ -5,7 +5,9 @@ import type { AuditEntry } from "../model/audit.ts";
 import { authorize, denied, resolveTarget, type Target } from "./authorize.ts";
 import type { ItemRecord } from "./call.ts";
 import { CallState } from "./call-state.ts";
+import { refusalOf } from "./connection.ts";
 import { type Answer, encode } from "./definition.ts";
+import { isLeaving, resetStream } from "./http2-stream.ts";
 import type { Out } from "./out.ts";
 import type { ErasedStream, Method, Pipeline } from "./pipeline.ts";
 import { grpcError, reasonOf } from "./status.ts";
@@ -16,27 +18,44 @@ class StreamEnded extends Error {
   override readonly name = "StreamEnded";
 }
 
+/** A message of this size is waited for until HTTP/2 has it: grpc-js counts messages, 16 of them, whatever they weigh. */
+const LARGE_BYTES = 64 * 1024;
+/** Streams end at their age, and on a connection that is being left, spread over this part around it. */
+const JITTER = 0.2;
+
 /**
  * One server stream: the same steps as a unary call up to the handler, then the handler writes. What the stream discloses is on record
  * before it goes out: the call's own record (or its items') before the first message, later items before the message they belong to. It ends exactly
- * once: by its handler, its caller, its deadline, its connection's certificate or the drain.
+ * once: by its handler, its caller, its deadline, its age, its connection's certificate, a change of policy, a client that does not read, or the drain.
  */
 export class StreamCall extends CallState implements Out<DescMessage> {
   readonly streaming = true;
   resumeToken: (() => string) | undefined;
+  judge: (() => void) | undefined;
+  onEnd: (() => void) | undefined;
   readonly #stream: ServerWritableStream<Buffer, Buffer>;
   #ended = false;
+  /** It is to end as soon as its record is written; nothing is sent any more. */
+  #condemned = false;
   /** What was applied when the stream's rights were last judged, or more: what is disclosed was decided on at least that. */
   #judgedOn: number;
+  /** The policies its rights were last judged by. */
+  #policies: object;
   #opened = false;
   #timer: NodeJS.Timeout | undefined;
   /** Wakes the writer that waits for the client; called on drain and at the end. */
   #wake: (() => void) | undefined;
+  /** Messages grpc-js still held when the sweep last looked at a waiting writer, and since when it is that many. */
+  #held = 0;
+  #heldSince = 0;
+  #endsAt: number;
 
   constructor(pipeline: Pipeline, method: Method, raw: ServerWritableStream<Buffer, Buffer>) {
     super(pipeline, method, raw);
     this.#stream = raw;
     this.#judgedOn = pipeline.with.freshness.applied;
+    this.#policies = pipeline.with.access.policies;
+    this.#endsAt = this.startedAt + pipeline.options.maxStreamMs * (1 - JITTER / 2 + JITTER * Math.random());
   }
 
   start(): void {
@@ -50,7 +69,6 @@ export class StreamCall extends CallState implements Out<DescMessage> {
       return;
     }
     this.#stream.once("cancelled", () => this.#gone());
-    this.#stream.on("drain", () => this.#wake?.());
     const ms = timerMs(this);
     if (ms !== undefined) this.#timer = setTimeout(() => this.end(new LeaseholdError("DEADLINE_TOO_SHORT")), ms);
     this.#run(request).then(
@@ -66,14 +84,67 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   }
 
   async write(message: Answer<DescMessage>): Promise<void> {
-    await this.#disclose();
+    await this.send(message);
+  }
+
+  send(message: Answer<DescMessage>, handed?: () => void): Promise<void> | undefined {
     this.#check();
-    if (this.#stream.write(encode(this.method.desc.output, message))) return;
-    await new Promise<void>((resolve) => {
-      this.#wake = resolve;
+    if (this.#opened && this.items.length === 0) return this.#push(message, handed);
+    return this.#disclose().then(() => this.#push(message, handed));
+  }
+
+  /** Ends a stream that the policies of now don't allow any more. */
+  rejudge(): void {
+    if (this.#ended || this.#condemned) return;
+    try {
+      this.#judgeAnew();
+    } catch (error) {
+      this.#fail(error, false);
+    }
+  }
+
+  /** Called each second. Ends a stream whose connection lost its rights, whose client does not read, or whose time has come. */
+  sweep(now: number): void {
+    if (this.connection !== undefined) this.connection = this.pipeline.with.connections.connectionOf(this.connection.id) ?? this.connection;
+    const refusal = refusalOf(this.connection, now);
+    if (refusal !== undefined) return this.end(new LeaseholdError(refusal));
+    if (this.#isStalled(now)) return this.end(new LeaseholdError("WATCH_TOO_SLOW"));
+    if (now >= this.#endsAt) return this.end(new LeaseholdError("DRAINING", "the stream is old enough", { metadata: { cause: "age" } }));
+    const { leaveMs } = this.pipeline.options;
+    if (this.#endsAt - now > leaveMs && isLeaving(this.#stream)) this.#endsAt = now + leaveMs * Math.random();
+  }
+
+  /** Frees what a client does not take, after its end. */
+  reset(): void {
+    resetStream(this.#stream);
+  }
+
+  #isStalled(now: number): boolean {
+    const held = this.#stream.writableLength;
+    if (this.#wake === undefined || held === 0 || held !== this.#held) {
+      this.#held = held;
+      this.#heldSince = now;
+      return false;
+    }
+    return now - this.#heldSince >= this.pipeline.options.maxStallMs;
+  }
+
+  /** Undefined when the next message may follow at once. */
+  #push(message: Answer<DescMessage>, handed: (() => void) | undefined): Promise<void> | undefined {
+    this.#check();
+    if (this.#policies !== this.pipeline.with.access.policies) this.#judgeAnew();
+    const bytes = encode(this.method.desc.output, message);
+    handed?.();
+    const large = bytes.length >= LARGE_BYTES;
+    if (!large && this.#stream.write(bytes)) return undefined;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    if (large) this.#stream.write(bytes, () => resolve());
+    else this.#stream.once("drain", resolve);
+    return promise.then(() => {
+      this.#wake = undefined;
+      this.#check();
     });
-    this.#wake = undefined;
-    this.#check();
   }
 
   async #run(request: Message): Promise<void> {
@@ -84,6 +155,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
       if (isIdentified(this)) authorize(this, row, request, found, this.pipeline.with.access);
     };
     this.#judge = () => judge(target);
+    this.#policies = this.pipeline.with.access.policies;
     authorize(this, row, request, target, this.pipeline.with.access);
     validate(request);
     this.#check();
@@ -109,8 +181,15 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     if (fresh <= this.#judgedOn) return;
     await this.pipeline.with.freshness.catchUp(fresh);
     this.#judgedOn = fresh;
-    this.#judge();
+    this.#judgeAnew();
     for (const item of items) if (item.outcome === "ok") this.#judgeItem(item);
+  }
+
+  /** Its own authorization and its handler's, by the policies of now. */
+  #judgeAnew(): void {
+    this.#policies = this.pipeline.with.access.policies;
+    this.#judge();
+    this.judge?.();
   }
 
   #judgeItem({ path, capability }: ItemRecord): void {
@@ -130,11 +209,12 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     });
   }
 
-  /** A handler's failure before anything was disclosed is answered after its record, like a unary call's; later ones at once. */
-  #fail(error: unknown): void {
-    if (this.#ended || error instanceof StreamEnded) return;
+  /** A failure before anything was disclosed is answered after its record, like a unary call's; later ones at once. @param asked false: a denial that the caller did not ask for costs him nothing. */
+  #fail(error: unknown, asked = true): void {
+    if (this.#ended || this.#condemned || error instanceof StreamEnded) return;
+    this.#condemned = true;
     const reason = reasonOf(error);
-    if (reason === "PERMISSION_DENIED" && this.principal !== undefined) this.pipeline.rate.penalize(this.principal.id, Date.now());
+    if (asked && reason === "PERMISSION_DENIED" && this.principal !== undefined) this.pipeline.rate.penalize(this.principal.id, Date.now());
     if (this.#opened) {
       this.#recordLater(reason);
       this.#close(this.#withToken(error));
@@ -151,17 +231,22 @@ export class StreamCall extends CallState implements Out<DescMessage> {
 
   #withToken(error: unknown): unknown {
     const token = this.resumeToken?.();
-    if (token === undefined || !(error instanceof LeaseholdError) || "resume_token" in error.metadata) return error;
+    if (token === undefined || token === "" || !(error instanceof LeaseholdError) || "resume_token" in error.metadata) return error;
     return new LeaseholdError(error.reason, error.message, { metadata: { ...error.metadata, resume_token: token }, cause: error });
   }
 
+  /** Nothing leaves on a connection whose certificate has ended, be it a moment before the sweep. */
   #check(): void {
-    if (this.#ended) throw new StreamEnded();
+    if (this.#ended || this.#condemned) throw new StreamEnded();
+    const refusal = refusalOf(this.connection, Date.now());
+    if (refusal === undefined) return;
+    this.end(new LeaseholdError(refusal));
+    throw new StreamEnded();
   }
 
   #gone(): void {
-    if (this.#ended) return;
-    this.#leave("CANCELLED", undefined);
+    this.pipeline.freed(this);
+    if (!this.#ended) this.#leave("CANCELLED", undefined);
   }
 
   #close(error: unknown): void {
@@ -169,6 +254,8 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     this.#leave(error === undefined ? "ok" : reasonOf(error), error);
     if (error === undefined) this.#stream.end();
     else this.#stream.emit("error", grpcError(error, this.requestId));
+    // The status waits behind what the client has not taken.
+    if (this.#stream.writableLength > 0) this.pipeline.linger(this);
   }
 
   #leave(outcome: "ok" | Reason | "CANCELLED", error: unknown): void {
@@ -178,5 +265,6 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     this.#wake?.();
     this.observe(outcome, error);
     this.pipeline.leave(this, outcome);
+    this.onEnd?.();
   }
 }

@@ -20,43 +20,115 @@ const HEAD = {
 };
 
 export async function readHead(db: Db): Promise<Head> {
-  const [row] = await db.query<{ epoch: number; floor: number; revision: number; now: Date; moved: boolean }>(HEAD);
-  return { epoch: row!.epoch, revision: row!.revision, floor: row!.floor, now: row!.now.getTime(), systemIdentifierChanged: row!.moved };
+  const [row] = await db.query<HeadRow>(HEAD);
+  return headOf(row!);
+}
+
+/** The head, and the changes after a revision up to it (not all of them, if they are many). */
+export interface Tail {
+  readonly head: Head;
+  readonly changes: readonly Change[];
+}
+
+const TAIL = {
+  name: "change_tail",
+  text: `select h.epoch, h.floor, h.head, h.now, h.moved, c.* from
+           (select epoch, floor_revision as floor, coalesce((select max(revision) from change_log), 0) as head, leasehold_now() as now,
+              timeline <> ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint as moved from store_state) h
+           left join lateral (select revision, (extract(epoch from at) * 1000)::bigint as at, type, path, version, nullif(versions, '{}') as versions, lease_id, principal,
+              floor(extract(epoch from expire_at) * 1000)::bigint as expire_at, removed from change_log where revision > $1 order by revision limit $2) c on true order by c.revision`,
+};
+
+/** Both in one statement, hence of one moment, for one round trip: what a change waits for before anybody hears of it. */
+export async function readTail(db: Db, revision: number, limit: number): Promise<Tail> {
+  const rows = await db.query<Omit<HeadRow, "revision"> & { head: number } & ChangeRow>(TAIL, [revision, limit]);
+  const [first] = rows;
+  return { head: headOf({ ...first!, revision: first!.head }), changes: first!.revision === null ? [] : rows.map(changeOf) };
+}
+
+interface HeadRow {
+  readonly epoch: number;
+  readonly floor: number;
+  readonly revision: number;
+  readonly now: Date;
+  readonly moved: boolean;
+}
+
+function headOf(row: HeadRow): Head {
+  return { epoch: row.epoch, revision: row.revision, floor: row.floor, now: row.now.getTime(), systemIdentifierChanged: row.moved };
 }
 
 interface ChangeRow {
   readonly revision: number;
-  readonly at: Date;
+  readonly at: number;
   readonly type: number;
   readonly path: string;
   readonly version: number;
-  readonly versions: number[];
+  readonly versions: number[] | null;
   readonly lease_id: string | null;
   readonly principal: string;
-  readonly expire_at: Date | null;
+  readonly expire_at: number | null;
   readonly removed: boolean;
 }
 
+/**
+ * A page as one JSON text: PostgreSQL writes it in parallel to us, and to read it takes 1 µs a change; ten columns, each a value of its own on the wire, take 4. Times by `date_part`, whose
+ * double is exact to a microsecond: `extract` would go through numeric. The inner order is kept by `string_agg`.
+ */
 const AFTER = {
   name: "change_after",
-  text: "select revision, at, type, path, version, versions, lease_id, principal, expire_at, removed from change_log where revision > $1 order by revision limit $2",
+  text: `select '[' || string_agg('[' || revision || ',' || (date_part('epoch', at) * 1000)::bigint || ',' || type || ',' || to_json(path) || ',' || version || ',' ||
+             case when versions = '{}' then 'null' else array_to_json(versions)::text end || case when lease_id is null then ',null,' else ',"' || lease_id || '",' end || to_json(principal) ||
+             case when expire_at is null then ',null,' else ',' || floor(date_part('epoch', expire_at) * 1000 + 0.001)::bigint || ',' end || case when removed then 'true]' else 'false]' end, ',') || ']' as page
+           from (select revision, at, type, path, version, versions, lease_id, principal, expire_at, removed from change_log where revision > $1 order by revision limit $2) c`,
 };
+
+type Row = readonly [
+  revision: number,
+  at: number,
+  type: number,
+  path: string,
+  version: number,
+  versions: number[] | null,
+  leaseId: string | null,
+  principal: string,
+  expireAt: number | null,
+  removed: boolean,
+];
 
 /** Changes after a revision, in commit order. */
 export async function changesAfter(db: Db, revision: number, limit: number): Promise<Change[]> {
-  const rows = await db.query<ChangeRow>(AFTER, [revision, limit]);
-  return rows.map((row) => ({
+  const [row] = await db.query<{ page: string | null }>(AFTER, [revision, limit]);
+  const page = JSON.parse(row?.page ?? "[]") as Row[];
+  return page.map((each) => ({
+    revision: each[0],
+    at: each[1],
+    type: each[2],
+    path: each[3],
+    version: each[4],
+    versions: each[5] ?? NO_VERSIONS,
+    leaseId: each[6] ?? undefined,
+    principal: each[7],
+    expireAt: each[8] ?? undefined,
+    removed: each[9],
+  }));
+}
+
+const NO_VERSIONS: readonly number[] = [];
+
+function changeOf(row: ChangeRow): Change {
+  return {
     revision: row.revision,
-    at: row.at.getTime(),
+    at: row.at,
     type: row.type,
     path: row.path,
     version: row.version,
-    versions: row.versions,
+    versions: row.versions ?? NO_VERSIONS,
     leaseId: row.lease_id ?? undefined,
     principal: row.principal,
-    expireAt: row.expire_at?.getTime(),
+    expireAt: row.expire_at ?? undefined,
     removed: row.removed,
-  }));
+  };
 }
 
 const BUMP = {

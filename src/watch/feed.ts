@@ -1,7 +1,7 @@
 import { LeaseholdError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import type { Change } from "../model/event.ts";
-import { bumpEpoch, changesAfter, readHead, type Head } from "../store/changes.ts";
+import { bumpEpoch, type Head, readHead, readTail, type Tail } from "../store/changes.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 
@@ -57,6 +57,11 @@ export class Feed {
 
   get epoch(): number {
     return this.#head.epoch;
+  }
+
+  /** Changes up to here may be gone from the log. */
+  get floor(): number {
+    return this.#head.floor;
   }
 
   /** Milliseconds since this process was last known to be at the head. */
@@ -121,10 +126,12 @@ export class Feed {
     this.#again = false;
     try {
       const askedAt = performance.now();
-      const head = await this.#readHead();
-      if (head.epoch !== this.#head.epoch || head.revision < this.#applied || head.systemIdentifierChanged) await this.#restart(head);
-      while (this.#applied < head.revision && !this.#stopped) {
-        await this.#advance(head);
+      for (;;) {
+        const { head, changes } = await this.#readTail();
+        if (head.epoch !== this.#head.epoch || head.revision < this.#applied || head.systemIdentifierChanged) await this.#restart(head);
+        else if (this.#applied < head.revision) await this.#advance(head, changes);
+        else this.#head = head;
+        if (this.#applied >= head.revision || this.#stopped) break;
       }
       this.#freshAt = askedAt;
     } catch (error) {
@@ -132,8 +139,7 @@ export class Feed {
     }
   }
 
-  async #advance(head: Head): Promise<void> {
-    const changes = await changesAfter(this.#db, this.#applied, BATCH);
+  async #advance(head: Head, changes: readonly Change[]): Promise<void> {
     if (changes.length === 0 || changes[0]!.revision !== this.#applied + 1) return this.#restart(head);
     for (const applier of this.#appliers) {
       await applier.apply(changes);
@@ -161,6 +167,13 @@ export class Feed {
     const head = await readHead(this.#db);
     this.#clock.observe(head.now, sentAt, Date.now());
     return head;
+  }
+
+  async #readTail(): Promise<Tail> {
+    const sentAt = Date.now();
+    const tail = await readTail(this.#db, this.#applied, BATCH);
+    this.#clock.observe(tail.head.now, sentAt, Date.now());
+    return tail;
   }
 
   #release(): void {

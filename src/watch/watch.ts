@@ -1,14 +1,14 @@
 import { LeaseholdError } from "../base/errors.ts";
 import type { Change } from "../model/event.ts";
-import type { PathScope } from "../model/path.ts";
 import { rangeOf } from "../model/range.ts";
-import { changesAfter, readHead } from "../store/changes.ts";
+import { readHead } from "../store/changes.ts";
 import type { Db } from "../store/db.ts";
 import { type Entry, snapshotPage } from "../store/snapshot.ts";
 import type { Feed } from "./feed.ts";
 import { changeInScope, type Hub } from "./hub.ts";
-import { parseResumeToken } from "./resume-token.ts";
-import type { Subscription } from "./subscription.ts";
+import { Replay } from "./replay.ts";
+import { parseResumeToken, pointWithin } from "./resume-token.ts";
+import type { Filter, Receiver, Subscription } from "./subscription.ts";
 
 /** Some events of a watch, or only news of how far it has come. */
 export interface Step {
@@ -16,116 +16,133 @@ export interface Step {
   /** Everything up to here has been given. */
   readonly revision: number;
   readonly changes: readonly Change[];
+  /** Before the snapshot's end, when there is nothing to resume from. */
   readonly snapshot: boolean;
   readonly snapshotEnd: boolean;
+  /** To be told even if no change of it is. */
   readonly bookmark: boolean;
+  /** Every watch is given these very objects. */
+  readonly shared: boolean;
 }
 
-export interface WatchQuery {
-  readonly scopes: readonly PathScope[];
-  /** Event types wanted; empty: all. */
-  readonly types: ReadonlySet<number>;
+export interface WatchQuery extends Filter {
   /** Empty: from now. */
   readonly resumeToken: string;
   readonly snapshot: boolean;
 }
 
-const PAGE = 500;
-const BOOKMARK_MS = 10_000;
+/** Where a watch's steps go; as `Receiver.receive`. The caller authorizes each change when it delivers it. */
+export type Deliver = (step: Step) => Promise<void> | undefined;
+
+const SNAPSHOT_PAGE = 500;
 
 /**
- * One watch as a stream of steps: registered on the live tail first, then the snapshot or the history, then the tail, without what was already given. It ends
- * by throwing: WATCH_TOO_SLOW, RESUME_TOKEN_STALE, REVISION_COMPACTED; or quietly when `signal` aborts. The caller authorizes each change when it delivers it.
+ * One watch: the snapshot, then what is in the log after it or after the resume token, then the live tail. The tail is joined in the very turn in which the log is read to
+ * its end, so nothing falls between the two (lesson 34) and nothing comes twice. A watch that the tail leaves behind goes on in the log.
  */
-export async function* watch(db: Db, feed: Feed, hub: Hub, query: WatchQuery, signal: AbortSignal): AsyncGenerator<Step> {
-  let subscription = hub.subscribe(query.scopes, feed.applied);
-  const { epoch } = feed;
-  try {
-    let at = feed.applied;
-    if (query.resumeToken !== "") {
-      const head = await readHead(db);
-      at = parseResumeToken(query.resumeToken, head).revision;
-      if (at > feed.applied) await feed.catchUp(at);
-    }
-    const asOf = at;
-    yield { epoch, revision: query.snapshot ? 0 : at, changes: [], snapshot: false, snapshotEnd: false, bookmark: false };
-    if (query.snapshot) {
-      yield* snapshot(db, query, epoch, asOf);
-      yield { epoch, revision: asOf, changes: [], snapshot: false, snapshotEnd: true, bookmark: false };
-    }
-    while (!signal.aborted) {
-      for await (const step of replay(db, query, epoch, at, subscription.seen)) {
-        at = step.revision;
-        yield step;
-      }
-      for await (const step of live(subscription, query, epoch, at, signal)) {
-        at = step.revision;
-        yield step;
-      }
-      if (subscription.state === "too_slow") throw new LeaseholdError("WATCH_TOO_SLOW");
-      if (subscription.state !== "restarted") return;
-      if (feed.epoch !== epoch) throw new LeaseholdError("RESUME_TOKEN_STALE", "a new epoch began", { metadata: { epoch: String(feed.epoch) } });
-      hub.unsubscribe(subscription);
-      subscription = hub.subscribe(query.scopes, feed.applied);
-    }
-  } finally {
-    hub.unsubscribe(subscription);
-  }
-}
+export class Watch implements Receiver {
+  readonly #db: Db;
+  readonly #feed: Feed;
+  readonly #hub: Hub;
+  readonly #query: WatchQuery;
+  readonly #deliver: Deliver;
+  #epoch: number;
+  /** Everything up to here has been given. */
+  #at: number;
+  #subscription: Subscription | undefined;
+  #closed = false;
 
-async function* snapshot(db: Db, query: WatchQuery, epoch: number, asOf: number): AsyncGenerator<Step> {
-  for (const scope of query.scopes) {
-    let after: Entry | undefined;
+  constructor(db: Db, feed: Feed, hub: Hub, query: WatchQuery, deliver: Deliver) {
+    this.#db = db;
+    this.#feed = feed;
+    this.#hub = hub;
+    this.#query = query;
+    this.#deliver = deliver;
+    this.#epoch = feed.epoch;
+    this.#at = feed.applied;
+  }
+
+  /** Ends by throwing: WATCH_TOO_SLOW, RESUME_TOKEN_STALE, REVISION_COMPACTED, or what `deliver` threw; or quietly after `close`. */
+  async run(): Promise<void> {
+    const { resumeToken, snapshot } = this.#query;
+    if (resumeToken !== "") await this.#resume(resumeToken);
+    await this.#deliver(this.#step(snapshot ? { revision: 0, snapshot } : {}));
+    if (snapshot) {
+      await this.#snapshot();
+      await this.#deliver(this.#step({ snapshotEnd: true }));
+    }
+    try {
+      for (;;) {
+        const subscription = await this.#join();
+        if (subscription === undefined || (await subscription.ended) === "closed") return;
+        this.#hub.unsubscribe(subscription);
+      }
+    } finally {
+      if (this.#subscription !== undefined) this.#hub.unsubscribe(this.#subscription);
+    }
+  }
+
+  /** Ends it from outside, at once. */
+  close(): void {
+    this.#closed = true;
+    if (this.#subscription !== undefined) this.#hub.unsubscribe(this.#subscription);
+  }
+
+  receive(changes: readonly Change[], upTo: number): Promise<void> | undefined {
+    this.#at = upTo;
+    const bookmark = changes.length === 0;
+    return this.#deliver({ epoch: this.#epoch, revision: upTo, changes, snapshot: false, snapshotEnd: false, bookmark, shared: true });
+  }
+
+  async #resume(token: string): Promise<void> {
+    const { epoch, applied, floor } = this.#feed;
+    // What this process knows decides, unless it would refuse: then the store is asked.
+    const point = pointWithin(token, { epoch, revision: applied, floor }) ?? parseResumeToken(token, await readHead(this.#db));
+    this.#epoch = point.epoch;
+    this.#at = point.revision;
+    if (this.#at > this.#feed.applied) await this.#feed.catchUp(this.#at);
+    if (point.epoch !== this.#feed.epoch) throw new LeaseholdError("STORE_UNAVAILABLE", "the change feed has yet to see the new epoch", { retryAfterMs: 1000 });
+  }
+
+  /** Gives what the log has, and joins the live tail where it ends. Undefined once closed. */
+  async #join(): Promise<Subscription | undefined> {
+    const replay = new Replay(this.#db);
     for (;;) {
-      const page: Entry[] = await snapshotPage(db, rangeOf(scope), after, asOf, PAGE);
-      if (page.length > 0)
-        yield { epoch, revision: 0, changes: page.filter((entry) => isWanted(entry, query.types)), snapshot: true, snapshotEnd: false, bookmark: false };
-      if (page.length < PAGE) break;
-      after = page.at(-1);
+      if (this.#closed) return undefined;
+      if (this.#feed.epoch !== this.#epoch)
+        throw new LeaseholdError("RESUME_TOKEN_STALE", "a new epoch began", { metadata: { epoch: String(this.#feed.epoch) } });
+      const { applied } = this.#feed;
+      if (this.#at >= applied) return (this.#subscription = this.#hub.subscribe(this.#query, this, applied));
+      const recent = this.#hub.recent.after(this.#at, applied);
+      // oxlint-disable-next-line no-await-in-loop -- one page after the other is the point
+      const page = recent ?? (await replay.after(this.#at, applied));
+      const revision = page.at(-1)!.revision;
+      const changes = page.filter((change) => this.#isWanted(change) && this.#query.scopes.some((scope) => changeInScope(change, scope)));
+      // A long way with nothing in it is told too, that a reconnect need not go it again.
+      const bookmark = recent === undefined;
+      // oxlint-disable-next-line no-await-in-loop -- as above
+      if (changes.length > 0 || bookmark) await this.#deliver(this.#step({ revision, changes, bookmark, shared: !bookmark }));
+      this.#at = revision;
     }
   }
-}
 
-/** What happened after `from`, up to `to`, from the log. */
-async function* replay(db: Db, query: WatchQuery, epoch: number, from: number, to: number): AsyncGenerator<Step> {
-  let at = from;
-  while (at < to) {
-    const page = await changesAfter(db, at, PAGE);
-    if (page.length === 0 || page[0]!.revision !== at + 1) {
-      const head = await readHead(db);
-      throw new LeaseholdError("REVISION_COMPACTED", "compacted", {
-        metadata: { floor: String(head.floor), current: String(head.revision), epoch: String(head.epoch) },
-      });
+  async #snapshot(): Promise<void> {
+    for (const scope of this.#query.scopes) {
+      let after: Entry | undefined;
+      for (;;) {
+        const page: Entry[] = await snapshotPage(this.#db, rangeOf(scope), after, this.#at, SNAPSHOT_PAGE);
+        if (page.length > 0) await this.#deliver(this.#step({ revision: 0, changes: page.filter((entry) => this.#isWanted(entry)), snapshot: true }));
+        if (page.length < SNAPSHOT_PAGE) break;
+        after = page.at(-1);
+      }
     }
-    const due = page.filter((change) => change.revision <= to);
-    at = due.at(-1)!.revision;
-    const changes = due.filter((change) => isWanted(change, query.types) && query.scopes.some((scope) => changeInScope(change, scope)));
-    yield { epoch, revision: at, changes, snapshot: false, snapshotEnd: false, bookmark: changes.length === 0 };
   }
-}
 
-/** The tail, as the hub offers it, with a bookmark when nothing came for a while. Ends with the subscription or the signal. */
-async function* live(subscription: Subscription, query: WatchQuery, epoch: number, from: number, signal: AbortSignal): AsyncGenerator<Step> {
-  let at = from;
-  let bookmarkAt = performance.now() + jitter();
-  while (!signal.aborted && subscription.state === "open") {
-    const { changes, upTo } = subscription.take();
-    const news = changes.filter((change) => change.revision > at && isWanted(change, query.types));
-    const bookmarkDue = performance.now() >= bookmarkAt;
-    if (news.length > 0 || bookmarkDue) {
-      at = Math.max(at, upTo);
-      bookmarkAt = performance.now() + jitter();
-      yield { epoch, revision: at, changes: news, snapshot: false, snapshotEnd: false, bookmark: news.length === 0 };
-      continue;
-    }
-    await subscription.wait(Math.max(1, bookmarkAt - performance.now()), signal);
+  #isWanted(change: Change): boolean {
+    return this.#query.types.size === 0 || this.#query.types.has(change.type);
   }
-}
 
-function jitter(): number {
-  return BOOKMARK_MS * (0.9 + 0.2 * Math.random());
-}
-
-function isWanted(change: Change, types: ReadonlySet<number>): boolean {
-  return types.size === 0 || types.has(change.type);
+  #step(parts: Partial<Step>): Step {
+    return { epoch: this.#epoch, revision: this.#at, changes: [], snapshot: false, snapshotEnd: false, bookmark: false, shared: false, ...parts };
+  }
 }

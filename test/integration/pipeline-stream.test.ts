@@ -9,6 +9,7 @@ import { AuditService } from "../../src/gen/leasehold/v1/audit_service_pb.ts";
 import { type WatchResponse, WatchService } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
 import type { Authorized } from "../../src/rpc/call.ts";
 import type { Handlers } from "../../src/rpc/definition.ts";
+import { DEFAULT_OPTIONS } from "../../src/rpc/options.ts";
 import type { Out } from "../../src/rpc/out.ts";
 import { type Harness, reasonOfStatus, some, startHarness, statusOfError, until } from "../support/rpc-harness.ts";
 
@@ -147,6 +148,129 @@ describe("streams", () => {
     expect(written).toBeLessThan(1000);
     stream.cancel();
     await until(() => h.pipeline.size === 0);
+  });
+
+  describe("a client that stops reading", () => {
+    const stalled = async () => {
+      let ended = false;
+      const h = await start(async (_r, call, out) => {
+        await watchScope(call, out);
+        out.judge = () => call.authorizeItem("secrets/a/b");
+        out.onEnd = () => {
+          ended = true;
+        };
+        for (;;) await out.write({ resumeToken: "x".repeat(4096) });
+      });
+      const stream = h.open(watch, { paths: ["secrets/a/b"] });
+      await new Promise((resolve) => stream.once("readable", resolve));
+      let now = Date.now();
+      const sweepOn = (ms: number): void => h.pipeline.sweep((now += ms));
+      // Until nothing moves: what the sockets hold may still take some.
+      for (let i = 0; i < 200; i++) {
+        sweepOn(1);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      return { h, stream, sweepOn, hasEnded: () => ended };
+    };
+
+    test("ends with WATCH_TOO_SLOW and its resume token, which it finds when it reads again", async () => {
+      const { h, stream, sweepOn, hasEnded } = await stalled();
+      sweepOn(DEFAULT_OPTIONS.maxStallMs - 1000);
+      expect([h.pipeline.size, hasEnded()]).toEqual([1, false]);
+      sweepOn(2000);
+      expect([h.pipeline.size, h.pipeline.admission.streams, hasEnded()]).toEqual([0, 0, true]);
+      expect(await follow(stream).end).toEqual({ code: status.RESOURCE_EXHAUSTED, reason: "WATCH_TOO_SLOW", token: "token-7" });
+    });
+
+    test("and is reset when it does not, so that nothing of it is held", async () => {
+      const { h, stream, sweepOn } = await stalled();
+      sweepOn(DEFAULT_OPTIONS.maxStallMs + 1000);
+      sweepOn(DEFAULT_OPTIONS.resetMs + 1000);
+      expect(h.pipeline.size).toBe(0);
+      const { end } = follow(stream);
+      expect(await end).toMatchObject({ code: status.RESOURCE_EXHAUSTED, reason: undefined });
+    });
+
+    test("ends at once when its policy goes, though a write is pending", async () => {
+      const { h, stream, hasEnded } = await stalled();
+      h.access.allowed.length = 0;
+      h.access.policies = {};
+      h.pipeline.judge.changed();
+      await until(hasEnded);
+      expect(h.pipeline.size).toBe(0);
+      stream.cancel();
+    });
+  });
+
+  test("lesson 37: a change of policy ends the stream that it no longer allows, at once, and leaves the others", async () => {
+    const outs: Out<typeof watch.output>[] = [];
+    const h = await start(async (request, call, out) => {
+      await watchScope(call, out);
+      out.judge = () => call.authorizeItem(request.paths[0]!);
+      outs.push(out);
+      await untilAborted(call);
+    });
+    h.access.allowed.push(["watch", "secrets/c/d"]);
+    const [stays, goes] = [follow(h.open(watch, { paths: ["secrets/a/x"] })), follow(h.open(watch, { paths: ["secrets/c/d"] }))];
+    await until(() => outs.length === 2);
+    h.access.allowed.pop();
+    h.access.policies = {};
+    // Whoever writes before the turn of its stream comes finds out himself.
+    const late = outs.map((out) =>
+      out.write({ revision: 8n }).then(
+        () => true,
+        () => false,
+      ),
+    );
+    h.pipeline.judge.changed();
+    expect(await goes.end).toEqual({ code: status.PERMISSION_DENIED, reason: "PERMISSION_DENIED", token: "token-7" });
+    expect((await Promise.all(late)).toSorted()).toEqual([false, true]);
+    expect(goes.messages.map((message) => message.revision)).toEqual([7n]);
+    await until(() => stays.messages.length === 2);
+    expect(h.pipeline.size).toBe(1);
+    expect(h.audit.entries.filter((entry) => entry.outcome === "PERMISSION_DENIED")).toMatchObject([{ path: "secrets/c/d" }]);
+  });
+
+  test("a stream ends at its age, with its resume token", async () => {
+    const h = await start(async (_r, call, out) => {
+      await watchScope(call, out);
+      await untilAborted(call);
+    });
+    const { messages, end } = follow(h.open(watch, { paths: ["secrets/a/b"] }));
+    await until(() => messages.length === 1);
+    h.pipeline.sweep(Date.now() + DEFAULT_OPTIONS.maxStreamMs * 0.89);
+    expect(h.pipeline.size).toBe(1);
+    h.pipeline.sweep(Date.now() + DEFAULT_OPTIONS.maxStreamMs * 1.11);
+    expect(await end).toEqual({ code: status.UNAVAILABLE, reason: "DRAINING", token: "token-7" });
+  });
+
+  test("a stream on a connection that is being left ends soon, with its resume token", async () => {
+    const h = await start(async (_r, call, out) => {
+      await watchScope(call, out);
+      await untilAborted(call);
+    });
+    const { messages, end } = follow(h.open(watch, { paths: ["secrets/a/b"] }));
+    await until(() => messages.length === 1);
+    h.leave();
+    h.pipeline.sweep(Date.now());
+    expect(h.pipeline.size).toBe(1);
+    h.pipeline.sweep(Date.now() + DEFAULT_OPTIONS.leaveMs);
+    expect(await end).toEqual({ code: status.UNAVAILABLE, reason: "DRAINING", token: "token-7" });
+  });
+
+  test("nothing is sent on a connection that lost its rights, not even before the sweep", async () => {
+    const go = Promise.withResolvers<void>();
+    const h = await start(async (_r, call, out) => {
+      await watchScope(call, out);
+      await go.promise;
+      await out.write({ revision: 8n });
+    });
+    const { messages, end } = follow(h.open(watch, { paths: ["secrets/a/b"] }));
+    await until(() => messages.length === 1);
+    Object.assign(h.connection!, { notAfter: Date.now() - 1 });
+    go.resolve();
+    expect(await end).toEqual({ code: status.UNAUTHENTICATED, reason: "CERTIFICATE_EXPIRED", token: "token-7" });
+    expect(messages.length).toBe(1);
   });
 
   test("a caller that goes away ends the handler's signal; its late write rejects and nothing is logged as a failure", async () => {

@@ -29,6 +29,7 @@ export class TestAccess implements Access {
   readonly allowed: [Capability, string][] = [];
   readonly denied: [Capability, string][] = [];
   facts: unknown[] = [];
+  policies: object = {};
 
   decide(_principal: Principal, capability: Capability, path: string, facts?: unknown): Decision {
     this.facts.push(facts);
@@ -109,6 +110,8 @@ export interface Harness {
   ): ClientReadableStream<MessageShape<O>>;
   /** Sends the requests to grpc.reflection.<version> and gives the answers in order. */
   reflect(version: string, requests: readonly (MessageInitShape<typeof ServerReflectionRequestSchema> | Buffer)[]): Promise<ServerReflectionResponse[]>;
+  /** Tells clients to go elsewhere (GOAWAY), as a connection of age does; calls under way go on. */
+  leave(): void;
   close(): Promise<void>;
 }
 
@@ -229,6 +232,9 @@ export async function startHarness(bind: (pipeline: Pipeline) => readonly Method
         call.on("error", reject);
         call.on("end", () => resolve(answers));
       });
+    },
+    leave() {
+      server.grpc.drain(`127.0.0.1:${port}`, 60_000);
     },
     async close() {
       await pipeline.drain(0);

@@ -5,10 +5,11 @@ import { type Change, isRotationChange } from "../../model/event.ts";
 import { timestamp } from "../convert.ts";
 import { toBuffer } from "../definition.ts";
 import { Encoded } from "../encoded.ts";
+import { writeEvent } from "./event-writer.ts";
 
 export type EventMessage = MessageInitShape<typeof EventSchema>;
 
-/** Fields of a WatchResponse, the events as `encodeEvent` or `sharedEvent` made them. */
+/** Fields of a WatchResponse, the events as `encodeEvent`, `writeEvent` or `sharedEvent` made them. */
 export interface Parts {
   readonly epoch: string;
   readonly revision: number;
@@ -30,7 +31,7 @@ let last: { readonly parts: Parts; readonly message: Encoded<typeof WatchRespons
 export function sharedEvent(change: Change): Uint8Array {
   let bytes = shared.get(change);
   if (bytes === undefined) {
-    bytes = encodeEvent(eventOf(change, false));
+    bytes = writeEvent(change, false);
     shared.set(change, bytes);
   }
   return bytes;
