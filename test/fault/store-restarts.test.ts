@@ -165,7 +165,11 @@ test(
     await world.shiftClock(GIVEN_UP_MS);
     await ended;
     const live = (row: Row): boolean => ["PENDING", "READY", "ACTIVE", "REVOKING"].includes(row.state);
-    await until("nothing to be under way", async () => (await rows()).every((row) => row.shelf || !live(row) || (row.state === "ACTIVE" && row.settled)), 60_000);
+    await until(
+      "nothing to be under way",
+      async () => (await rows()).every((row) => row.shelf || !live(row) || (row.state === "ACTIVE" && row.settled)),
+      60_000,
+    );
 
     // No double issue, and no lease that nobody asked for.
     const all = await rows();
