@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { FAULT_POINTS, type FaultPoint, setFaultHandler } from "../../src/base/fault-point.ts";
+import { FAULT_POINTS, setFaultHandler } from "../../src/base/fault-point.ts";
 import type { SecretData } from "../../src/model/secret.ts";
 import { GROUP } from "../conformance/engine-postgres-setup.ts";
 import { dieAt, rotationActor, type RotationReplica, rotationWorld, type RotationWorld } from "../support/rotation-world.ts";
@@ -76,7 +76,7 @@ describe("rotations of real logins when workers die at every step", () => {
       }
     })();
     for (const [i, point] of POINTS.entries()) {
-      dieAt(point as FaultPoint);
+      dieAt(point);
       await replica.writer.rotateNow(path, asked);
       await replica.clockwork.sweep();
       const ended = await world.settle(other, path);

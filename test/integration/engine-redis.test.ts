@@ -41,6 +41,15 @@ describe("redis engine", () => {
     expect(users.filter((name) => name.startsWith("lh_"))).toEqual([]);
   });
 
+  it("a test of the target names the right to list users when it is missing", async () => {
+    await admin.call("ACL", "SETUSER", server.config.username, "-acl|users");
+    const { checks } = await world.test("cache", PATH);
+    await admin.call("ACL", "SETUSER", server.config.username, "+acl|users");
+    expect(checks.filter((check) => !check.ok)).toEqual([
+      expect.objectContaining({ name: "list", detail: expect.stringContaining(`ACL SETUSER ${server.config.username} +acl|users`) as string }),
+    ]);
+  });
+
   it("finding 24: the server ends nothing by itself, so a lease is never longer than a day", async () => {
     const refused = world.apply(role({ maxTtl: "86401s" }));
     await expect(refused).rejects.toMatchObject({ reason: "REQUEST_INVALID" });

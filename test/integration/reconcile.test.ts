@@ -79,6 +79,22 @@ describe("reconciling a target with the ledger", () => {
     expect(await findings(name)).toEqual([{ kind: "ORPHAN", state: "RESOLVED" }]);
   });
 
+  it("an orphan that is seen again is on record once", async () => {
+    const { name } = await stray();
+    const raised = async (): Promise<number> =>
+      (await world.database.query<{ n: number }>("select count(*)::int as n from audit_record where record->>'action' = 'finding.raise'"))[0]!.n;
+    const seen = async (): Promise<Date> => (await world.database.query<{ at: Date }>("select last_seen as at from finding where name = $1", [name]))[0]!.at;
+    await scan();
+    const [records, first] = [await raised(), await seen()];
+    expect(records).toBeGreaterThan(0);
+    await world.advance(1000);
+    await scan();
+    expect(await raised()).toBe(records);
+    expect((await seen()).getTime()).toBeGreaterThan(first.getTime());
+    await scan({ names: [name] });
+    expect(await raised()).toBe(records);
+  });
+
   it("never takes a login with a live row, even one that is named", async () => {
     const lease = await issue();
     await world.database.query("update lease set state = 'PENDING' where id = $1", [lease.id]);

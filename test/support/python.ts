@@ -38,5 +38,5 @@ function venv(folder: string): boolean {
 
 function install(): boolean {
   const [program, ...args] = [...(process.getuid?.() === 0 ? [] : ["sudo", "-n"]), "sh", "-c", INSTALL];
-  return spawnSync(program!, args, { stdio: ["ignore", "ignore", "inherit"] }).status === 0;
+  return spawnSync(program, args, { stdio: ["ignore", "ignore", "inherit"] }).status === 0;
 }

@@ -1,8 +1,10 @@
 import { sleep } from "../../base/clock.ts";
+import { LeaseholdError } from "../../base/errors.ts";
 import { Checklist, checkTls, Complaint, limits } from "../checklist.ts";
 import type { LoginRef, OpenOptions, PreflightCheck, Target } from "../engine.ts";
 import { newLoginSuffix, newPassword } from "../generate.ts";
 import { loginName } from "../names.ts";
+import { problemOf } from "../own-login.ts";
 import { ABILITIES } from "./abilities.ts";
 import type { RedisRoleConfig } from "./config.ts";
 import { save } from "./server.ts";
@@ -38,8 +40,20 @@ export async function preflight(
       ? "logins are saved in the server's aclfile"
       : "the server has no aclfile: a restart ends every login, and gives the server a new identity; leases from before it then stay REVOKING (different_server)",
   );
+  await list.check("list", () => checkList(target, sessions.config.username));
   await checkLife(target, sessions, options, role ?? { rules: ["+ping"] }, list);
   return [...list.checks, ...limits(ABILITIES)];
+}
+
+/** Scans ask for every user's name; leases work without. */
+async function checkList(target: Target<RedisRoleConfig>, username: string): Promise<string> {
+  try {
+    await target.list!("", 1);
+    return "logins can be listed";
+  } catch (error) {
+    if (!(error instanceof LeaseholdError) || problemOf(error) !== "permission_missing") throw error;
+    throw new Complaint(`the broker's user may not list users, so scans fail: ACL SETUSER ${username} +acl|users (Redis 6.2: +acl)`);
+  }
 }
 
 /** A throw-away login through its whole life, a live session ended by force included (lessons 3, 4, 21). */

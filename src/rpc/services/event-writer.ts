@@ -1,4 +1,4 @@
-import type { Change } from "../../model/event.ts";
+import { type Change, isRotationChange } from "../../model/event.ts";
 
 /** Events are written one after the other into chunks, of which each is a view: an allocation of its own would cost more than the writing. */
 const CHUNK_BYTES = 32 * 1024;
@@ -30,8 +30,10 @@ export function writeEvent(change: Change, snapshot: boolean): Uint8Array {
   if (change.versions.length > 0) list(7, change.versions);
   if (change.leaseId !== undefined) text(8, LEASE_ROOT + change.leaseId);
   text(9, change.principal);
-  if (change.expireAt !== undefined) time(10, change.expireAt);
+  const isRotation = isRotationChange(change.type);
+  if (change.expireAt !== undefined && !isRotation) time(10, change.expireAt);
   if (change.removed) number(12, 1);
+  if (change.expireAt !== undefined && isRotation) time(13, change.expireAt);
   return chunk.subarray(from, at);
 }
 
