@@ -1,7 +1,12 @@
 import { defineConfig } from "vitest/config";
 
 /** Run by `npm run test:engines` alone, since they need more servers than the others. */
-const ENGINES = ["test/conformance/engine-mysql.test.ts", "test/integration/engine-mysql*.test.ts", "test/conformance/rotator-python.test.ts"];
+const ENGINES = [
+  "test/conformance/engine-mysql.test.ts",
+  "test/integration/engine-mysql*.test.ts",
+  "test/conformance/rotator-python.test.ts",
+  "test/fault/engine-limits.test.ts",
+];
 const TIMEOUTS = { testTimeout: 60_000, hookTimeout: 120_000 };
 const engines = {
   extends: true as const,
@@ -12,6 +17,7 @@ const engines = {
       "test/integration/engine-mysql*.test.ts",
       "test/integration/engine-redis*.test.ts",
       "test/conformance/rotator-*.test.ts",
+      "test/fault/engine-limits.test.ts",
     ],
     globalSetup: "test/support/global-setup.ts",
     ...TIMEOUTS,

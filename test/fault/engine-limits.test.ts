@@ -27,7 +27,8 @@ interface Server {
 }
 
 async function redisServer(): Promise<Server> {
-  const { config, password, url, stop } = await redisTarget();
+  const server = await redisTarget();
+  const { config, password, url } = server;
   const admin = new Redis(url);
   const { host, port, username } = config;
   return {
@@ -37,7 +38,7 @@ async function redisServer(): Promise<Server> {
     logins: async () => ((await admin.call("ACL", "USERS")) as string[]).filter((name) => /^lh_.*_many_/.test(name)).length,
     stop: async () => {
       admin.disconnect();
-      await stop();
+      await server.stop();
     },
   };
 }
@@ -48,7 +49,7 @@ async function mysqlServer(): Promise<Server> {
   const { host, port, username } = config;
   const count = async (sql: string, value: string): Promise<number> => {
     const [rows] = await admin.query(`select count(*) as n from ${sql} ?`, [value]);
-    return Number((rows as { n: number }[])[0]!.n);
+    return (rows as { n: number }[])[0]!.n;
   };
   return {
     target: { mysql: { host, port, username, tlsMode: "TLS_MODE_DISABLE", maxConnections: MOST_CONNECTIONS }, password: { text: password.revealText() } },
