@@ -8,6 +8,7 @@ import { withClient } from "./context.ts";
 import { UsageError } from "./exit.ts";
 import { addTargetTest } from "./operator.ts";
 import { addTargetScan } from "./reconcile.ts";
+import { readStatementSet } from "./statement-set.ts";
 
 const CONNECT_MS = 10_000;
 
@@ -18,6 +19,7 @@ interface BootstrapFlags {
   readonly passwordFile?: string;
   readonly allowGroup?: string[];
   readonly allowLogin?: string[];
+  readonly statements?: string[];
   readonly print: boolean;
 }
 
@@ -40,16 +42,22 @@ export function addTargetCommands(program: Command): void {
     )
     .option("--allow-group <role...>", "groups that leases may be members of: the whole list; left out: it stays as it is")
     .option("--allow-login <login...>", "logins of applications whose passwords rotations may set: the whole list; left out: it stays as it is")
+    .option(
+      "--statements <name=file...>",
+      "statements that a role may name, run as superuser when its logins are made (create: [...]) and dropped (drop: [...]); replaces those of that name; other names stay",
+    )
     .option("--print", "print the script for psql instead of running it", false)
     .action((options: BootstrapFlags, command: Command) => bootstrap(options, command));
 }
 
 async function bootstrap(options: BootstrapFlags, command: Command): Promise<void> {
-  const { bootstrapPostgres, bootstrapSql, brokerVerifier } = await import("../engines/registry.ts");
+  const { bootstrapPostgres, bootstrapSql, brokerVerifier, checkStatementSet } = await import("../engines/registry.ts");
+  const statementSets = (options.statements ?? []).map(readStatementSet);
+  for (const problem of statementSets.flatMap(checkStatementSet)) throw new UsageError(problem);
   const instance =
     options.instance ?? (await withClient(command, async ({ client }) => (await client.call(OperatorService.method.getServerInfo, {})).instance));
   const verifier = options.passwordFile === undefined ? undefined : await brokerVerifier(Sensitive.text(await passwordOf(options.passwordFile)));
-  const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup, allowedLogins: options.allowLogin };
+  const script = { instance, login: options.login, verifier, allowedGroups: options.allowGroup, allowedLogins: options.allowLogin, statementSets };
   if (options.print) return void process.stdout.write(`${bootstrapSql(script)}\n`);
   const { default: pg } = await import("pg");
   const superuser = new pg.Client({ ...(options.url === undefined ? {} : { connectionString: options.url }), connectionTimeoutMillis: CONNECT_MS });

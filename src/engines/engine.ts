@@ -93,6 +93,8 @@ export interface LoginRef {
   /** Absent counts as success only on the server with this identifier (finding 12); `undefined` while unknown. */
   readonly systemIdentifier: string | undefined;
   readonly ownedObjects: OwnedObjects;
+  /** Statements that the target's superuser installed by this name, and the login was made with; PostgreSQL only. */
+  readonly statementSet?: string | undefined;
 }
 
 export type OwnedObjects = { readonly kind: "refuse" } | { readonly kind: "drop" } | { readonly kind: "reassign_to"; readonly role: string };

@@ -5,6 +5,7 @@ import { redis } from "./redis/definition.ts";
 
 // What the API, the CLI and `dev` need of an engine's own folder, which they may not reach into.
 export { bootstrapPostgres, bootstrapSql, brokerVerifier } from "./postgres/bootstrap.ts";
+export { checkStatementSet } from "./postgres/statement-set.ts";
 export type { MysqlRoleConfig, MysqlTargetConfig } from "./mysql/config.ts";
 export type { RedisRoleConfig, RedisTargetConfig } from "./redis/config.ts";
 export { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "./postgres/config.ts";

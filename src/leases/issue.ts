@@ -8,11 +8,11 @@ import { newLoginSuffix, newPassword } from "../engines/generate.ts";
 import { loginName } from "../engines/names.ts";
 import type { Actor } from "../model/audit.ts";
 import { effectiveTtl, type LeaseRecord, renewShare } from "../model/lease.ts";
-import type { RoleRecord } from "../model/target.ts";
 import type { Outcome } from "../store/command.ts";
 import { refusal } from "../store/group-committer.ts";
 import { leaseCredential, leaseOfRequest } from "../store/leases.ts";
 import { leaseBinding } from "./binding.ts";
+import { ownedObjectsOf } from "./login.ts";
 import { argsOf, type IssueDeps, type Issued, issuedLease, type Order, type Terms } from "./order.ts";
 import { PoolIssuer, type Refused } from "./take.ts";
 
@@ -197,9 +197,4 @@ export class LeaseIssuer {
     const password = new Sensitive(await open(keyring, found.sealed, leaseBinding(id)));
     return { lease: { ...found.lease, delivered: true, generation: Number(outcome.result["generation"]) }, password, revision: 0, recorded: false };
   }
-}
-
-/** What revocation will do with objects the login leaves; kept in the lease's row, for the role may be gone by then (lesson 7). */
-export function ownedObjectsOf(role: RoleRecord): unknown {
-  return (role.config as { ownedObjects?: unknown }).ownedObjects ?? { kind: "refuse" };
 }

@@ -15,7 +15,7 @@ import type { Db } from "../store/db.ts";
 import { type Shelf, shelves, staleShelved } from "../store/pool.ts";
 import { leaseBinding } from "./binding.ts";
 import type { Due } from "./due.ts";
-import { ownedObjectsOf } from "./issue.ts";
+import { ownedObjectsOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
 import type { LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";

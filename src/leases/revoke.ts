@@ -51,6 +51,9 @@ interface Named {
   readonly path: string;
 }
 
+/** What stays as it is until somebody acts: said to be stalled at the first try. */
+const STALLS: ReadonlySet<string> = new Set(["owned_objects", "statement_failed", "statement_set_missing", "statement_refused"]);
+
 /** Takes logins away, and never gives up: what fails now is due again later, for ever (lesson 6). */
 export class LeaseRevoker {
   readonly #deps: RevokeDeps;
@@ -156,9 +159,13 @@ export class LeaseRevoker {
     const { committer, due, failed, log } = this.#deps;
     const problem = problemOf(error);
     const nextMs = Math.max(backoffMs(lease.attempts, RETRY_BASE_MS, RETRY_CAP_MS), error instanceof LeaseholdError ? (error.retryAfterMs ?? 0) : 0);
-    const stalled = lease.attempts + 1 >= STALLED_AFTER || problem === "owned_objects";
+    const stalled = lease.attempts + 1 >= STALLED_AFTER || STALLS.has(problem);
     failed.add();
-    log.warn({ lease: lease.id, state: lease.state, problem, attempts: lease.attempts + 1 }, "a lease's target did not do what was asked; it is tried again");
+    const statement = error instanceof LeaseholdError ? error.metadata["statement"] : undefined;
+    log.warn(
+      { lease: lease.id, state: lease.state, problem, statement, attempts: lease.attempts + 1 },
+      "a lease's target did not do what was asked; it is tried again",
+    );
     const args = { id: lease.id, generation: lease.generation, problem, stalled, next_ms: nextMs };
     try {
       await committer.commit({ kind: "lease.fail_action", path: lease.path, actor: systemActor("lease.retry", problem, lease.traceId), lease: lease.id, args });

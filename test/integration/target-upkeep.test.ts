@@ -5,6 +5,7 @@ import { createLog } from "../../src/base/log.ts";
 import { OpenTargets } from "../../src/catalog/open-targets.ts";
 import { LoginRotator } from "../../src/catalog/rotate-login.ts";
 import { rotateKeyring } from "../../src/crypto/rotate.ts";
+import { BOOTSTRAP_VERSION } from "../../src/engines/postgres/bootstrap.ts";
 import { ENGINES } from "../../src/engines/registry.ts";
 import type { UpkeepConfig } from "../../src/model/target.ts";
 import { Operations } from "../../src/operations/operations.ts";
@@ -187,6 +188,6 @@ it("a target that an older version has bootstrapped says so", async () => {
   const issue = replica.issuer.issue({ path: ROLE, ttlMs: HOUR, actor: actorOf(), request: undefined });
   await expect(issue).rejects.toMatchObject({
     reason: "TARGET_MISCONFIGURED",
-    metadata: { problem: "bootstrap_outdated", installed: "2", needed: "3" },
+    metadata: { problem: "bootstrap_outdated", installed: "2", needed: String(BOOTSTRAP_VERSION) },
   });
 });

@@ -1,5 +1,6 @@
 import { isIP } from "node:net";
 import type { OwnedObjects, Violation } from "../engine.ts";
+import { isStatementSetName } from "./statement-set.ts";
 
 /** Where a PostgreSQL target is, and as whom the broker goes there. The password is kept apart. */
 export interface PostgresTargetConfig {
@@ -32,6 +33,8 @@ export interface PostgresRoleConfig {
   readonly scramIterations: number;
   readonly connectionLimit?: number | undefined;
   readonly ownedObjects: OwnedObjects;
+  /** Statements of the superuser's, by name: statement-set.ts. */
+  readonly statementSet?: string | undefined;
 }
 
 export const DEFAULT_SCRAM_ITERATIONS = 4096;
@@ -69,6 +72,7 @@ export function checkRoleConfig(config: PostgresRoleConfig): readonly Violation[
   if (config.connectionLimit !== undefined && !isWithin(config.connectionLimit, 1, MAX_CONNECTION_LIMIT)) {
     wrong("connection_limit", `must be between 1 and ${MAX_CONNECTION_LIMIT}`);
   }
+  if (config.statementSet !== undefined && !isStatementSetName(config.statementSet)) wrong("statement_set", "must be the name of a statement set");
   const owned = config.ownedObjects;
   if (owned.kind === "reassign_to" && !config.memberOf.includes(owned.role)) {
     // A group of the lease has no right that the lease lacks; any other owner could have (attack.md finding 6).

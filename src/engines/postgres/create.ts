@@ -5,7 +5,7 @@ import type { PostgresRoleConfig } from "./config.ts";
 import { misconfigured } from "./faults.ts";
 import { scramVerifier } from "./scram.ts";
 import type { Sessions } from "./sessions.ts";
-import { CREATE } from "./statements.ts";
+import { CREATE, CREATE_OF_SET } from "./statements.ts";
 
 /**
  * Two connections, because every creation locks its groups' rows (PostgreSQL 16 and newer): 20 in one transaction on one connection went six times as fast as 8 connections with one each
@@ -21,7 +21,7 @@ interface Creation {
 
 type Row = { readonly login: string; readonly role_oid: string; readonly system_identifier: string };
 
-/** Creations of logins, gathered by what one call of `create_logins` has in common: groups, connection limit, whether they may log in. */
+/** Creations of logins, gathered by what one call of `create_logins` has in common: groups, connection limit, statement set, whether they may log in. */
 export class Creations {
   readonly #sessions: Sessions;
   readonly #instance: string;
@@ -42,7 +42,7 @@ export class Creations {
   }
 
   #kind({ role, enabled }: NewLogin<PostgresRoleConfig>): Gather<Creation, Row> {
-    const key = JSON.stringify([role.memberOf, role.connectionLimit, enabled]);
+    const key = JSON.stringify([role.memberOf, role.connectionLimit, role.statementSet, enabled]);
     const known = this.#kinds.get(key);
     if (known !== undefined) return known;
     const made = new Gather<Creation, Row>({
@@ -59,7 +59,7 @@ export class Creations {
   async #run(items: readonly Creation[]): Promise<(Row | Error)[]> {
     const logins = items.map((item) => item.login);
     const { role, enabled } = logins[0]!;
-    const rows = await this.#sessions.query<Row>(CREATE, [
+    const rows = await this.#sessions.query<Row>(role.statementSet === undefined ? CREATE : CREATE_OF_SET, [
       this.#instance,
       logins.map((login) => login.name),
       items.map((item) => item.verifier),
@@ -68,6 +68,7 @@ export class Creations {
       role.connectionLimit ?? null,
       Math.floor(Math.min(...logins.map((login) => login.deadlineAt))),
       enabled ?? true,
+      ...(role.statementSet === undefined ? [] : [role.statementSet]),
     ]);
     const byName = new Map(rows.map((row) => [row.login, row]));
     return logins.map((login) => byName.get(login.name) ?? misconfigured("not_bootstrapped"));

@@ -30,6 +30,9 @@ export type Problem =
   | "login_not_a_member"
   | "generation_passed"
   | "other_rotation"
+  | "statement_failed"
+  | "statement_set_missing"
+  | "statement_refused"
   | "malformed";
 
 type Fault = readonly ["TARGET_UNAVAILABLE" | "TARGET_MISCONFIGURED", Problem];
@@ -61,6 +64,9 @@ const BY_SQLSTATE: Readonly<Record<string, Fault>> = {
   LH015: ["TARGET_MISCONFIGURED", "generation_passed"],
   LH017: ["TARGET_UNAVAILABLE", "other_rotation"],
   LH016: ["TARGET_MISCONFIGURED", "login_not_a_member"],
+  LH020: ["TARGET_MISCONFIGURED", "statement_failed"],
+  LH021: ["TARGET_MISCONFIGURED", "statement_set_missing"],
+  LH022: ["TARGET_MISCONFIGURED", "statement_refused"],
 };
 
 const TLS_CODE = /^(ERR_TLS_|ERR_SSL_|CERT_|DEPTH_ZERO_|SELF_SIGNED_|UNABLE_TO_|HOSTNAME_MISMATCH|EPROTO$)/;
@@ -74,7 +80,16 @@ export function targetError(error: unknown): LeaseholdError {
   const { code, message } = describe(error);
   const cause = new Error(`${code}: ${message}`);
   const [reason, problem] = classify(error, code, message);
-  return new LeaseholdError(reason, `target: ${problem ?? code}`, { cause, ...(problem === undefined ? {} : { metadata: { problem } }) });
+  return new LeaseholdError(reason, `target: ${problem ?? code}`, {
+    cause,
+    ...(problem === undefined ? {} : { metadata: { problem, ...statementOf(error, problem) } }),
+  });
+}
+
+/** Which statement of a set it was, such as `drop 2: 42P01`. Only of this form: any other detail of a server's may hold data. */
+function statementOf(error: unknown, problem: Problem): { readonly statement?: string } {
+  const detail = problem === "statement_failed" && error instanceof Error && "detail" in error ? String(error.detail) : "";
+  return /^(create|drop) \d{1,3}: [0-9A-Z]{5}$/.test(detail) ? { statement: detail } : {};
 }
 
 /** TARGET_MISCONFIGURED with its problem; `details` are identifiers that the caller may see. */

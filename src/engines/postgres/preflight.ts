@@ -8,7 +8,7 @@ import { BOOTSTRAP_VERSION } from "./bootstrap.ts";
 import { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig } from "./config.ts";
 import { problemOf } from "./faults.ts";
 import type { Sessions } from "./sessions.ts";
-import { DISABLE, DROP, PROBLEM_GROUPS, SELF, TERMINATE } from "./statements.ts";
+import { DISABLE, DROP, HAS_STATEMENT_SET, PROBLEM_GROUPS, SELF, TERMINATE } from "./statements.ts";
 
 const VALID_FOR_MS = 60_000;
 const END_LIMIT_MS = 5000;
@@ -36,6 +36,8 @@ export async function preflight(
   await check("broker_login", () => checkSelf(sessions));
   await check("logging", () => checkLogging(sessions));
   if (role !== undefined && !(await check("groups", () => checkGroups(sessions, options, role)))) return checks;
+  const set = role?.statementSet;
+  if (set !== undefined && !(await check("statement_set", () => checkStatementSet(sessions, options, set)))) return checks;
   await checkLife(target, sessions, options, role, check);
   if (role !== undefined && role.ownedObjects.kind !== "refuse") {
     await check("owned_objects", () => sessions.inDatabase(role.database, checkBootstrap));
@@ -95,6 +97,13 @@ async function checkGroups(sessions: Sessions, options: OpenOptions, role: Postg
   return role.memberOf.length === 0 ? "none" : role.memberOf.join(", ");
 }
 
+async function checkStatementSet(sessions: Sessions, options: OpenOptions, set: string): Promise<string> {
+  const [row] = await sessions.query<{ there: boolean }>(HAS_STATEMENT_SET, [options.instance, set]);
+  if (row?.there !== true)
+    throw new Complaint(`the target has no statement set ${set}: its superuser installs one with leasehold target bootstrap --statements ${set}=FILE`);
+  return set;
+}
+
 const GROUP_ADVICE: Readonly<Record<string, (group: string) => string>> = {
   missing: (group) => `group ${group} does not exist: create it, then run leasehold target bootstrap with it`,
   not_allowed: (group) => `group ${group} is not on the target's list: run leasehold target bootstrap with it`,
@@ -118,7 +127,10 @@ async function checkLife(
     scramIterations: DEFAULT_SCRAM_ITERATIONS,
     ownedObjects: { kind: "refuse" },
   };
-  let ref: LoginRef = { name, oid: undefined, systemIdentifier: undefined, ownedObjects: { kind: "refuse" } };
+  const { statementSet } = tried;
+  // What the statements granted goes as it does from a lease's login; without them the throw-away login leaves nothing, and whatever it has is wrong.
+  const ownedObjects = statementSet === undefined ? ({ kind: "refuse" } as const) : tried.ownedObjects;
+  let ref: LoginRef = { name, oid: undefined, systemIdentifier: undefined, ownedObjects, statementSet };
   let dropped = false;
   try {
     const created = await check("create", async () => {
@@ -131,6 +143,10 @@ async function checkLife(
     if (!created) return;
     await check("login", () => tryLogin(sessions, options, ref, tried.database, password));
     dropped = await check("drop", async () => {
+      if (statementSet !== undefined) {
+        await target.revoke(ref);
+        return `dropped, with the statements of ${statementSet}`;
+      }
       await sessions.query(DISABLE, [instance, [name], [ref.oid], ref.systemIdentifier]);
       const [row] = await sessions.query<{ outcome: string }>(DROP, [instance, [name], [ref.oid], ref.systemIdentifier]);
       if (row?.outcome !== "dropped") throw new Complaint("the throw-away login could not be dropped: something on the target was granted to it");
@@ -164,6 +180,10 @@ const ADVICE: Readonly<Record<string, string>> = {
   database_missing: "the database does not exist",
   not_bootstrapped: "this database has no leasehold functions for this instance: run leasehold target bootstrap in it",
   bootstrap_outdated: "the leasehold functions there are of an older version: run leasehold target bootstrap in this database again",
+  statement_refused:
+    "the create statements made of the login what no leased login may be: renamed it, changed its password or VALID UNTIL, gave it an attribute, a powerful group or one with ADMIN OPTION, or made a temporary table",
+  owned_objects:
+    "after the drop statements the login still owned objects or had privileges: let them take back what create granted, or set owned_objects of the role",
   permission_missing: "the login lacks CONNECT on the database, or EXECUTE on the leasehold functions: run leasehold target bootstrap in it",
 };
 
@@ -171,5 +191,7 @@ function advice(error: unknown): string {
   if (!(error instanceof LeaseholdError)) return "failed";
   const problem = problemOf(error);
   if (problem === undefined) return "the server could not be reached, or did not answer in time";
+  const { statement } = error.metadata;
+  if (statement !== undefined) return `a statement of the set failed (phase, place, SQLSTATE): ${statement}`;
   return ADVICE[problem] ?? problem;
 }

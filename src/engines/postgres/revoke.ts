@@ -3,7 +3,7 @@ import type { LoginRef, OpenOptions, OwnedObjects, RevokeResult } from "../engin
 import { misconfigured, problemOf } from "./faults.ts";
 import type { Sessions } from "./sessions.ts";
 import { serverOf } from "./server.ts";
-import { DISABLE, DROP, OWNED, SETTLE, TERMINATE } from "./statements.ts";
+import { DISABLE, DROP, DROP_OF_SET, OWNED, SETTLE, TERMINATE } from "./statements.ts";
 
 /**
  * How long logins that were past their password check may take to appear: after NOLOGIN the latest was seen 73 ms after the first scan
@@ -22,7 +22,7 @@ const BATCH_DRAIN_LIMIT_MS = 1000;
  * The safe order: NOLOGIN (committed) → end sessions until none comes → owned objects → DROP ROLE → end sessions again, for one that began
  * in between lives on without a name. Every step may be repeated. Absent is success only where `leasehold.check_server` passed.
  *
- * Many at a time, on one server: those that own nothing go together, the others one by one. Throws when one of them may have stopped all: then the halves are to be tried.
+ * Many at a time, on one server: those that own nothing go together, the others one by one, and those of a statement set, of which each runs what may fail or wait. Throws when one of them may have stopped all: then the halves are to be tried.
  */
 export async function revokeAll(sessions: Sessions, options: OpenOptions, logins: readonly LoginRef[]): Promise<(RevokeResult | Error)[]> {
   const { instance } = options;
@@ -40,10 +40,14 @@ export async function revokeAll(sessions: Sessions, options: OpenOptions, logins
   await endSessions(sessions, options, oids, 2, limitMs);
   if (found.size === 0) return logins.map(() => "absent");
 
-  const outcomes = await drop(sessions, instance, found, server);
-  for (const login of logins.filter((one) => outcomes.get(one.name) === "owned")) {
+  const there = logins.flatMap((login) => (found.has(login.name) ? [{ ...login, oid: found.get(login.name)! }] : []));
+  const together = there.filter((login) => login.statementSet === undefined);
+  const outcomes: Map<string, string | Error> = together.length === 0 ? new Map() : await drop(sessions, instance, together, server);
+  for (const login of there) {
     // oxlint-disable-next-line no-await-in-loop -- each may lock much, and they are few
-    outcomes.set(login.name, await settleAndDrop(sessions, instance, { ...login, oid: found.get(login.name)! }, server));
+    if (login.statementSet !== undefined) outcomes.set(login.name, await dropOfSet(sessions, instance, login, server));
+    // oxlint-disable-next-line no-await-in-loop
+    if (outcomes.get(login.name) === "owned") outcomes.set(login.name, await settleAndDrop(sessions, instance, login, server));
   }
   await endSessions(sessions, options, [...found.values()], 1, limitMs);
   return logins.map((login) => {
@@ -54,15 +58,29 @@ export async function revokeAll(sessions: Sessions, options: OpenOptions, logins
   });
 }
 
-async function drop(sessions: Sessions, instance: string, found: ReadonlyMap<string, string>, server: string | null): Promise<Map<string, string | Error>> {
-  const rows = await sessions.query<{ login: string; outcome: string }>(DROP, [instance, [...found.keys()], [...found.values()], server]);
+type FoundLogin = LoginRef & { readonly oid: string };
+
+async function drop(sessions: Sessions, instance: string, logins: readonly FoundLogin[], server: string | null): Promise<Map<string, string>> {
+  const values = [instance, logins.map((login) => login.name), logins.map((login) => login.oid), server];
+  const rows = await sessions.query<{ login: string; outcome: string }>(DROP, values);
   return new Map(rows.map((row) => [row.login, row.outcome]));
 }
 
-async function settleAndDrop(sessions: Sessions, instance: string, login: LoginRef & { readonly oid: string }, server: string | null): Promise<string | Error> {
+/** With the statements that its set has for the end; undone unless the login is dropped. Outcomes as those of `drop`, or what went wrong. */
+async function dropOfSet(sessions: Sessions, instance: string, login: FoundLogin, server: string | null): Promise<string | Error> {
+  try {
+    const [row] = await sessions.query<{ outcome: string }>(DROP_OF_SET, [instance, login.name, login.oid, server, login.statementSet]);
+    return row!.outcome;
+  } catch (error) {
+    return problemOf(error) === "owned_objects" ? "owned" : (error as Error);
+  }
+}
+
+async function settleAndDrop(sessions: Sessions, instance: string, login: FoundLogin, server: string | null): Promise<string | Error> {
   try {
     await settleOwned(sessions, instance, login);
-    return (await drop(sessions, instance, new Map([[login.name, login.oid]]), server)).get(login.name) ?? "absent";
+    if (login.statementSet !== undefined) return await dropOfSet(sessions, instance, login, server);
+    return (await drop(sessions, instance, [login], server)).get(login.name) ?? "absent";
   } catch (error) {
     return error as Error;
   }
@@ -86,7 +104,7 @@ async function endSessions(sessions: Sessions, options: OpenOptions, oids: reado
 }
 
 /** Only where pg_shdepend names the role, in exactly the databases it names (finding 6). Throws `owned_objects`: the login is dead, but stays. */
-async function settleOwned(sessions: Sessions, instance: string, login: LoginRef & { readonly oid: string }): Promise<void> {
+async function settleOwned(sessions: Sessions, instance: string, login: FoundLogin): Promise<void> {
   const owned = await sessions.query<{ database_name: string | null }>(OWNED, [instance, login.name, login.oid]);
   if (owned.length === 0) return;
   const databases = owned.map((row) => row.database_name);
@@ -99,13 +117,7 @@ async function settleOwned(sessions: Sessions, instance: string, login: LoginRef
   }
 }
 
-async function settleIn(
-  sessions: Sessions,
-  database: string,
-  instance: string,
-  login: LoginRef & { readonly oid: string },
-  owner: string | null,
-): Promise<void> {
+async function settleIn(sessions: Sessions, database: string, instance: string, login: FoundLogin, owner: string | null): Promise<void> {
   try {
     const values = [instance, login.name, login.oid, login.systemIdentifier ?? null, owner];
     await sessions.inDatabase(database, (there) => there.query(SETTLE, values));

@@ -1,6 +1,6 @@
 import type { Statement } from "./sessions.ts";
 
-/** Everything the broker ever says to a target. Parameters of the functions: sql/30-create.sql, 40-end.sql and 50-owned.sql. */
+/** Everything the broker ever says to a target. Parameters of the functions: sql/30-create.sql, 36-statements.sql, 40-end.sql and 50-owned.sql. */
 export const IDENTIFY: Statement = {
   name: "lh_identify",
   // The control file learns of a new timeline only with the first checkpoint after a promotion.
@@ -12,6 +12,10 @@ export const IDENTIFY: Statement = {
 export const CREATE: Statement = {
   name: "lh_create",
   text: "SELECT login, role_oid::text, system_identifier FROM leasehold.create_logins($1, $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer, $7::bigint, $8::boolean)",
+};
+export const CREATE_OF_SET: Statement = {
+  name: "lh_create_of_set",
+  text: "SELECT login, role_oid::text, system_identifier FROM leasehold.create_logins_of_set($1, $2::text[], $3::text[], $4::bigint[], $5::text[], $6::integer, $7::bigint, $8::boolean, $9)",
 };
 export const ENABLE: Statement = {
   name: "lh_enable",
@@ -40,6 +44,10 @@ export const SETTLE: Statement = {
 export const DROP: Statement = {
   name: "lh_drop",
   text: "SELECT login, outcome FROM leasehold.drop_logins($1, $2::text[], $3::oid[], $4)",
+};
+export const DROP_OF_SET: Statement = {
+  name: "lh_drop_of_set",
+  text: "SELECT leasehold.drop_login_of_set($1, $2, $3::oid, $4, $5) AS outcome",
 };
 export const SET_BROKER_LOGIN: Statement = {
   name: "lh_set_broker_login",
@@ -81,6 +89,10 @@ export const SELF: Statement = {
                  OR (name = 'log_statement' AND setting <> 'none') OR (name = 'log_min_error_statement' AND setting <> 'panic')
                  OR (name = 'log_error_verbosity' AND setting <> 'terse') OR (name = 'log_parameter_max_length' AND setting <> '0')
                  OR (name = 'log_min_duration_statement' AND setting <> '-1')) AS talkative`,
+};
+export const HAS_STATEMENT_SET: Statement = {
+  name: "lh_has_statement_set",
+  text: "SELECT leasehold.has_statement_set($1, $2) AS there",
 };
 export const PROBLEM_GROUPS: Statement = {
   name: "lh_problem_groups",

@@ -93,6 +93,7 @@ export function roleEngine(record: RoleRecord): NonNullable<MessageInitShape<typ
         connectionLimit: config.connectionLimit ?? 0,
         ownedObjects: owned.kind === "refuse" ? Owned.REFUSE : owned.kind === "drop" ? Owned.DROP : Owned.REASSIGN,
         reassignTo: owned.kind === "reassign_to" ? owned.role : "",
+        statementSet: config.statementSet ?? "",
       };
       return { case: "postgres", value };
     }
@@ -114,12 +115,15 @@ export function roleEngine(record: RoleRecord): NonNullable<MessageInitShape<typ
 function postgresRole(value: PostgresRole): PostgresRoleConfig {
   const reassign = value.ownedObjects === Owned.REASSIGN;
   if (reassign !== (value.reassignTo !== "")) throw invalid("role.postgres.reassign_to", "must be set exactly with OWNED_OBJECTS_REASSIGN");
+  if (value.memberOf.length === 0 && value.statementSet === "")
+    throw invalid("role.postgres.member_of", "must have at least one group, unless statement_set is set");
   return {
     database: value.database,
     memberOf: [...value.memberOf],
     scramIterations: value.scramIterations || DEFAULT_SCRAM_ITERATIONS,
     ...(value.connectionLimit === 0 ? {} : { connectionLimit: value.connectionLimit }),
     ownedObjects: reassign ? { kind: "reassign_to", role: value.reassignTo } : { kind: value.ownedObjects === Owned.DROP ? "drop" : "refuse" },
+    ...(value.statementSet === "" ? {} : { statementSet: value.statementSet }),
   };
 }
 

@@ -43,6 +43,16 @@ CREATE TABLE IF NOT EXISTS leasehold.allowed_group (
 
 REVOKE ALL ON leasehold.instance, leasehold.allowed_group FROM PUBLIC;
 
+-- What a superuser lets roles of this instance do beyond groups (36-statements.sql). A set has a row for each phase.
+CREATE TABLE IF NOT EXISTS leasehold.statement_set (
+  instance text NOT NULL REFERENCES leasehold.instance (name) ON DELETE CASCADE,
+  name text NOT NULL CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,62}$'),
+  phase text NOT NULL CHECK (phase IN ('create', 'drop')),
+  statements text[] NOT NULL,
+  PRIMARY KEY (instance, name, phase)
+);
+REVOKE ALL ON leasehold.statement_set FROM PUBLIC;
+
 -- Never back: a newer broker may rely on what a newer bootstrap installed.
 DO $$
 DECLARE

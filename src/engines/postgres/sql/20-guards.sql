@@ -2,11 +2,12 @@
 -- Own SQLSTATEs (src/engines/postgres/faults.ts): LH001 deadline passed, LH002 group not allowed, LH003 group too powerful,
 -- LH004 another server, LH005 name taken, LH006 role not ours, LH007 role renamed, LH008 still enabled, LH009 still owns objects,
 -- LH010 not a broker of this instance, LH011 malformed argument, LH012 new owner not allowed, LH013 login gone,
--- LH014 login not allowed, LH015 a newer candidate was set, LH016 login not a member of its owner, LH017 another rotation was here.
+-- LH014 login not allowed, LH015 a newer candidate was set, LH016 login not a member of its owner, LH017 another rotation was here,
+-- LH020 statement of a set failed, LH021 no such set, LH022 its statements went too far.
 
 CREATE OR REPLACE FUNCTION leasehold.version() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS 'SELECT 4';
+AS 'SELECT 5';
 
 CREATE OR REPLACE FUNCTION leasehold.check_caller(p_instance text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -31,6 +31,7 @@ BEGIN
     RETURN;
   END IF;
   PERFORM leasehold.check_disabled(v_oid);
+  PERFORM leasehold.lock_statements();
   FOR v_routine IN SELECT p.oid FROM pg_proc p WHERE p.proowner = v_oid AND p.prosecdef LOOP
     EXECUTE format('ALTER ROUTINE %s SECURITY INVOKER', v_routine);
   END LOOP;
