@@ -231,6 +231,8 @@ for (const version of VERSIONS) {
         "SELECT leasehold.drop_login_of_set('other', 'lh_other_x', NULL, NULL, 'direct')",
         "SELECT leasehold.drop_login_of_set('test', 'postgres', NULL, NULL, 'direct')",
         "SELECT leasehold.has_statement_set('other', 'direct')",
+        "DO $$ BEGIN LOCK TABLE leasehold.statement_set IN ACCESS SHARE MODE; END $$",
+        "SELECT leasehold.lock_statements()",
       ]) {
         const outcome = await broker.query(statement).then(
           () => "allowed",

@@ -88,9 +88,14 @@ END
 $$;
 
 -- GRANTs on one object by two transactions at a time end in "tuple concurrently updated", and so do those of settle_owned(): one after the other, in each database.
+-- A table's lock, for which one needs a right: any login here could hold an advisory one, and so every revocation of a set up.
 CREATE OR REPLACE FUNCTION leasehold.lock_statements() RETURNS void
-LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS 'SELECT pg_advisory_xact_lock(7164103)';
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  LOCK TABLE leasehold.statement_set IN SHARE UPDATE EXCLUSIVE MODE;
+END
+$$;
 
 -- The same role, with what create_logins gave it, and in no group that a lease may not have, or could hand on (the option of an administrator outlives the lease).
 CREATE OR REPLACE FUNCTION leasehold.check_made(p_name text, p_oid oid, p_login boolean, p_verifier text, p_until timestamptz) RETURNS void
