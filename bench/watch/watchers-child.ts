@@ -32,6 +32,7 @@ const options = {
 };
 const EVENTS_FIELD = 4;
 const ROUND = 200;
+const HANDSHAKES = 32;
 let clients: Client[] = [];
 let streams: ClientReadableStream<Buffer>[] = [];
 let messages = 0;
@@ -112,11 +113,13 @@ async function answer(question: Question): Promise<object> {
       open(all);
       return {};
     }
-    // Not all at once: each waits for its record, for a limited time.
-    const perRound = Math.max(ROUND, all.connections);
+    // Not all at once: each waits for its record, for a limited time; and so many handshakes are let in at a time.
+    const alone = all.connections === all.streams;
+    const perRound = alone ? HANDSHAKES : Math.max(ROUND, all.connections);
     for (let opened = 0; opened < all.streams; opened += perRound) {
       const more = Math.min(perRound, all.streams - opened);
-      open({ ...all, streams: more, requests: all.requests.slice(opened % all.requests.length) }, opened > 0);
+      const connections = alone ? more : all.connections;
+      open({ ...all, connections, streams: more, requests: all.requests.slice(opened % all.requests.length) }, !alone && opened > 0);
       await until(() => messages - before >= opened + more);
     }
     messages = events = 0;
