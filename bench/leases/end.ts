@@ -31,7 +31,9 @@ export function endBenches(world: Get): Bench[] {
 /** One caller, a lease of its own each time. */
 async function renew(world: LeaseWorld): Promise<Result> {
   const measure = async (): Promise<readonly [number, number]> => {
-    const { rows } = await world.sql.query<{ id: string }>("select id from lease where state = 'ACTIVE' and renewing_to is null limit $1", [RENEW_ROUNDS + WARM_UP]);
+    const { rows } = await world.sql.query<{ id: string }>("select id from lease where state = 'ACTIVE' and renewing_to is null limit $1", [
+      RENEW_ROUNDS + WARM_UP,
+    ]);
     const requests = rows.map(({ id }) => encode(RenewLeaseRequestSchema, { path: `leases/${id}`, increment: { seconds: 25n * 86_400n } }).toString("base64"));
     const what = { ...addressOf(world), method: pathOf(LeaseService.method.renewLease) };
     await call(world, { ...what, requests: requests.slice(0, WARM_UP) }, { calls: WARM_UP, inFlight: 1 });
