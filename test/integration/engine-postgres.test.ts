@@ -103,6 +103,19 @@ for (const version of VERSIONS) {
       await broker.end();
     });
 
+    test("no function waits for an advisory lock, which any leased login could hold", async () => {
+      const { rows } = await superuser.query("select proname from pg_proc where pronamespace = 'leasehold'::regnamespace and prosrc ~ 'pg_(try_)?advisory'");
+      expect(rows).toEqual([]);
+    });
+
+    test("two who move the witness from one mark: the first one does", async () => {
+      const before = (await target.witness!())?.mark;
+      const marks = [1, 2, 3].map(() => ({ epoch: 1, mark: crypto.randomUUID() }));
+      const moved = await Promise.all(marks.map((mark) => target.moveWitness!(before, mark)));
+      expect(moved.filter(Boolean)).toHaveLength(1);
+      expect(await target.witness!()).toEqual(marks[moved.indexOf(true)]);
+    });
+
     test("finding 2, lesson 3: sessions under reconnect loops all end", async () => {
       for (let round = 0; round < 5; round++) {
         const { ref, created, secret } = await issue();

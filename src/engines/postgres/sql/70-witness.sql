@@ -27,7 +27,8 @@ BEGIN
   IF p_to IS NULL OR p_to !~ '^[0-9a-f-]{36}$' OR p_epoch IS NULL OR p_epoch < 1 OR p_epoch > 999999999999999999 THEN
     RAISE EXCEPTION USING ERRCODE = 'LH011', MESSAGE = 'malformed witness';
   END IF;
-  PERFORM pg_advisory_xact_lock(7164102);
+  -- The instance's row, for which one needs a right: any login here could hold an advisory lock, and so every first look at this target up, and with it every revocation.
+  PERFORM FROM leasehold.instance WHERE name = p_instance FOR UPDATE;
   SELECT w.epoch, w.mark INTO v_now FROM leasehold.witness(p_instance) w;
   IF NOT FOUND THEN
     IF p_from IS NOT NULL THEN
