@@ -6,7 +6,7 @@ import type { ConnectionLimit } from "../engines/engine.ts";
 import type { Db } from "../store/db.ts";
 import { freeSlot, keepSlots, takeSlot, wantSlot } from "../store/target-slots.ts";
 
-/** A slot that its process does not hold on to is another's after so long. */
+/** A slot that its process does not hold on to is another's after so long; after 3 s if the process is dead (src/store/target-slots.ts). */
 const HOLD_MS = 30_000;
 const KEEP_MS = 1000;
 const RETRY_MS = 100;

@@ -25,6 +25,8 @@ const FREEZE_EACH = 5;
 const FROZEN_MS = 3000;
 /** At which arrival a replica dies, at most. */
 const LATEST_ARRIVAL = 4;
+/** Answers after which a replica that has not come to its point is killed where it stands. */
+const PATIENCE = 300;
 const GRACE_MS = 10_000;
 const [ISSUED, EXPIRED, REVOKED] = [20, 22, 23];
 
@@ -54,6 +56,7 @@ let survivor: Broker;
 let role: string;
 let pooledRole: string;
 let crashLog: string;
+/** Those that calls are sent to. */
 const replicas = new Set<ChildBroker>();
 /** Deaths planned so far; each one takes the next point in turn. */
 let planned = 0;
@@ -131,7 +134,7 @@ class Load {
 }
 
 /** A replica that will die, or freeze, at the point whose turn it is. */
-async function addReplica(): Promise<void> {
+function nextReplica(): Promise<ChildBroker> {
   const n = planned++;
   const missing = FAULT_POINTS.filter((each) => !crashes().some((line) => line.startsWith(`${each} `)));
   // Every point in turn; then those that nobody has come to.
@@ -142,9 +145,35 @@ async function addReplica(): Promise<void> {
     CRASH_HOW: n % FREEZE_EACH === FREEZE_EACH - 1 ? "SIGSTOP" : "SIGKILL",
     CRASH_LOG: crashLog,
   };
-  const replica = await world.spawn({}, crash);
-  replicas.add(replica);
-  void replica.program.ended.then(() => replicas.delete(replica));
+  return world.spawn({}, crash);
+}
+
+/** One replica after the other, each until it has died: by itself at its point; by us after it froze, woke up and went on for a while; or where it stands, when it has not come to its point for long. */
+async function seat(load: Load, over: () => boolean): Promise<void> {
+  while (!over()) {
+    const replica = await nextReplica();
+    const { program } = replica;
+    let dead = false;
+    void program.ended.then(() => replicas.delete(replica) && (dead = true));
+    replicas.add(replica);
+    const late = load.answered + PATIENCE;
+    await until("a death, a freeze, or the end of patience", () => dead || isStopped(program.pid) || load.answered >= late || over(), 120_000);
+    if (!dead && isStopped(program.pid)) {
+      // Who has frozen answers nobody: others go on without him, then he wakes up and goes on where he stood.
+      replicas.delete(replica);
+      await answersOf(load);
+      program.signal("SIGCONT");
+      await answersOf(load);
+    }
+    replicas.delete(replica);
+    await program.killTree();
+  }
+}
+
+/** Some answers of whoever is there, or a while. */
+async function answersOf(load: Load): Promise<void> {
+  const [answers, since] = [load.answered + 15, performance.now()];
+  await until("some answers, or a while", () => load.answered >= answers || performance.now() - since > FROZEN_MS);
 }
 
 /** How many different points somebody has died, or frozen, at. */
@@ -163,32 +192,9 @@ test(
   `lesson 1, findings 8 and 17: after ${KILLS} deaths at named points, in the middle of work, no login is without its lease, no lease without its login, and nothing ended early`,
   { timeout: 180_000 + KILLS * 10_000 },
   async () => {
-    await Promise.all(Array.from({ length: REPLICAS }, addReplica));
     const load = new Load();
-    const thawed = new Set<ChildBroker>();
-    for (let stalled = 0; crashes().length < KILLS || pointsDiedAt() < Math.min(KILLS, FAULT_POINTS.length);) {
-      const before = crashes().length;
-      const at = load.answered + 10;
-      await until(
-        "more answers, or a replica that has frozen",
-        () => load.answered >= at || [...replicas].some((replica) => isStopped(replica.program.pid)),
-        60_000,
-      );
-      // Who has frozen answers nobody: others go on without him, then he wakes up and goes on where he stood.
-      for (const replica of [...replicas].filter(({ program }) => isStopped(program.pid))) {
-        replicas.delete(replica);
-        await addReplica();
-        const [answers, since] = [load.answered + 15, performance.now()];
-        await until("others to step in", () => load.answered >= answers || performance.now() - since > FROZEN_MS);
-        replica.program.signal("SIGCONT");
-        thawed.add(replica);
-      }
-      // A point that nobody comes to must not hold the test up: whoever lives too long is killed where he stands.
-      stalled = crashes().length === before ? stalled + 1 : 0;
-      if (stalled > 20) await oneOf(replicas)?.program.killTree();
-      while (replicas.size < REPLICAS) await addReplica();
-    }
-    await Promise.all([...thawed].map((replica) => replica.program.killTree()));
+    const over = (): boolean => crashes().length >= KILLS && pointsDiedAt() >= Math.min(KILLS, FAULT_POINTS.length);
+    await Promise.all(Array.from({ length: REPLICAS }, () => seat(load, over)));
     await load.end();
 
     // What was answered and neither ends soon nor was given up works; the target's own end lies behind the ledger's.
@@ -212,7 +218,6 @@ test(
     expect(pointsDiedAt()).toBeGreaterThanOrEqual(Math.min(KILLS, FAULT_POINTS.length));
 
     // Everything ends when its time has come, once; and what the pool holds when its role is gone.
-    await Promise.all([...replicas].map((replica) => replica.program.killTree()));
     await survivor.as("admin").call(OperatorService.method.deleteRole, { path: pooledRole });
     await world.shiftClock(1_000_000);
     await until("every lease to have ended", async () => (await rows()).every((row) => row.state === "REVOKED" || row.state === "ROLLED_BACK"), 60_000);
