@@ -17,8 +17,8 @@ import { until } from "../support/until.ts";
 const FAULT_POINTS = ALL_POINTS.filter((point) => !point.startsWith("rotate."));
 /** More of them, for a longer look: `npm run test:kill`. In the suite, one at each point. */
 const KILLS = Number(process.env["KILLS"] ?? FAULT_POINTS.length);
-const REPLICAS = 3;
-const WORKERS = 6;
+const REPLICAS = 4;
+const WORKERS = 8;
 /** Each this many deaths is a freeze for a while instead. */
 const FREEZE_EACH = 5;
 /** What a freeze lasts at most: those who called the frozen one wait for it. */
