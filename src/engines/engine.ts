@@ -128,8 +128,8 @@ export interface Target<RoleConfig> {
   find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined>;
   /** Logins named for this instance, in name order, after `after` (empty: from the start). Only and always on engines with `abilities.enumerable`, as the one below. */
   list?(after: string, limit: number): Promise<readonly ListedLogin[]>;
-  /** Which of these names are there. */
-  present?(names: readonly string[]): Promise<ReadonlySet<string>>;
+  /** Those of these names that are there, and what is seen of them. */
+  present?(names: readonly string[]): Promise<ReadonlyMap<string, SeenLogin>>;
   /** The mark that a ledger of this instance left here last, on engines that can keep one, as the one below; `undefined` when there is none. Fails on a standby. */
   witness?(): Promise<Witness | undefined>;
   /** Compare-and-set of the witness from the mark `from` (`undefined`: there is none). False when another was faster, or is of a later epoch. */
@@ -146,6 +146,13 @@ export interface Target<RoleConfig> {
 export interface ListedLogin {
   readonly name: string;
   readonly oid: string;
+}
+
+/** A login as it is on the target now; undefined is what the engine does not say. */
+export interface SeenLogin {
+  readonly canLogin: boolean | undefined;
+  /** Until its VALID UNTIL, by the target's clock; negative once it has passed. */
+  readonly validForMs: number | undefined;
 }
 
 export interface Witness {

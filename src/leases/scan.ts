@@ -1,27 +1,18 @@
-import { randomUUID } from "node:crypto";
 import { LeaseholdError } from "../base/errors.ts";
 import { systemActor } from "../model/audit.ts";
 import type { ListedLogin, Target } from "../engines/engine.ts";
 import type { Progress, Work } from "../operations/operations.ts";
-import type { Committer } from "../store/command.ts";
-import type { Db } from "../store/db.ts";
-import { activeLogins, endedLeaseOf, liveUsernames } from "../store/reconcile.ts";
-import type { Due } from "./due.ts";
+import { endedLeaseOf, liveUsernames } from "../store/reconcile.ts";
 import type { TargetGate } from "./gate.ts";
-import type { LeaseRevoker } from "./revoke.ts";
+import { raise } from "./finding.ts";
+import { type ScanLeasesDeps, scanLeases } from "./scan-leases.ts";
 
 const PAGE = 500;
 const FIRST_ID = "00000000-0000-0000-0000-000000000000";
 
-export interface ScanDeps {
-  readonly db: Db;
-  readonly committer: Committer;
+export interface ScanDeps extends ScanLeasesDeps {
   readonly gate: TargetGate;
-  readonly revoker: LeaseRevoker;
-  readonly due: Pick<Due, "changed">;
   readonly open: (uid: string) => Promise<Target<unknown>>;
-  /** `targets/<name>` */
-  readonly pathOf: (uid: string) => string;
   /** With `dropOrphans`, an orphan is dropped once it was first seen this long ago, unless the scan says otherwise. */
   readonly graceMs: number;
 }
@@ -55,8 +46,8 @@ export function scanTargetWork(deps: ScanDeps): Work {
       const identity = await target.identify();
       if (identity.inRecovery) throw new LeaseholdError("TARGET_MISCONFIGURED", "in recovery", { metadata: { problem: "in_recovery" } });
       if (cursor.phase === "logins") return forward(progress, await scanLogins(deps, args, target, identity.systemIdentifier, cursor.after));
-      const next = await scanLeases(deps, args, target, identity.systemIdentifier, cursor.after);
-      if (next.cursor !== undefined) return forward(progress, next);
+      const leases = await scanLeases(deps, args.targetUid, target, { system: identity.systemIdentifier, after: cursor.after, limit: PAGE });
+      if (leases.length === PAGE) return forward(progress, { cursor: { phase: "leases", after: leases.at(-1)!.id }, count: PAGE });
       await settle(deps, args.targetUid, operation.createdAt);
       return undefined;
     },
@@ -113,35 +104,10 @@ async function orphan(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, s
     });
     return deps.due.changed(ended.id);
   }
-  const { id, ageMs } = await raise(deps, "ORPHAN", args.targetUid, login.name, login.oid);
+  const { id, ageMs } = await raise(deps, "ORPHAN", args.targetUid, login);
   if (!(args.names.includes(login.name) || (args.dropOrphans && ageMs >= (args.orphanAgeMs ?? deps.graceMs)))) return;
   if ((await withoutLease(deps, args.targetUid, [login])).length === 0) return;
   await target.revoke({ name: login.name, oid: login.oid, systemIdentifier, ownedObjects: { kind: "refuse" } });
   const actor = systemActor("finding.resolve", "orphan dropped");
   await deps.committer.commit({ kind: "finding.resolve", path: deps.pathOf(args.targetUid), actor, args: { id, resolution: "dropped" } });
-}
-
-/** The target is asked after the ledger; a lease that ends meanwhile refuses the move. */
-async function scanLeases(deps: ScanDeps, args: ScanArgs, target: Target<unknown>, system: string, after: string): Promise<Page> {
-  const leases = await activeLogins(deps.db, args.targetUid, after, system, PAGE);
-  const there = leases.length === 0 ? new Set() : await target.present!(leases.map((lease) => lease.username));
-  const missing = leases.filter((lease) => !there.has(lease.username));
-  const still = await liveUsernames(
-    deps.db,
-    args.targetUid,
-    missing.map((lease) => lease.username),
-  );
-  for (const lease of missing) {
-    if (!still.has(lease.username)) continue;
-    await raise(deps, "LEASE_WITHOUT_LOGIN", args.targetUid, lease.username, lease.oid);
-    await deps.revoker.mark(lease, systemActor("lease.revoke", "its login is missing"), "MISSING");
-  }
-  return { cursor: leases.length === PAGE ? { phase: "leases", after: leases.at(-1)!.id } : undefined, count: leases.length };
-}
-
-async function raise(deps: ScanDeps, kind: string, targetUid: string, name: string, oid: string): Promise<{ readonly id: string; readonly ageMs: number }> {
-  const args = { id: randomUUID(), kind, target_uid: targetUid, name, oid };
-  const outcome = await deps.committer.commit({ kind: "finding.raise", path: deps.pathOf(targetUid), actor: systemActor("finding.raise", kind), args });
-  if (!outcome.ok) throw new LeaseholdError("INTERNAL", "a finding was refused");
-  return { id: String(outcome.result["id"]), ageMs: Number(outcome.result["age_ms"]) };
 }

@@ -34,6 +34,7 @@ export type CommandKind =
   | "lease.begin_revoke"
   | "lease.finish_revoke"
   | "lease.fail_action"
+  | "lease.renew_again"
   | "lease.delivery"
   | "lease.settle"
   | "lease.reopen"

@@ -38,15 +38,19 @@ export async function liveUsernames(db: Db, targetUid: string, names: readonly s
 
 const ACTIVE = {
   name: "scan_active",
-  text: `select id, path, username, coalesce(login_oid, '') as oid from lease
+  text: `select id, path, generation, username, coalesce(login_oid, '') as oid,
+             case when renewing_to is null and not enabling then extract(epoch from expire_at - leasehold_now())::float8 * 1000 end as "leftMs" from lease
            where target_uid = $1 and live and state = 'ACTIVE' and id > $2 and system_identifier = $3 order by id limit $4`,
 };
 
 export interface ActiveLogin {
   readonly id: string;
   readonly path: string;
+  readonly generation: number;
   readonly username: string;
   readonly oid: string;
+  /** Until the lease ends; null while the target may not have followed the ledger yet, which the schedule sees to. */
+  readonly leftMs: number | null;
 }
 
 /** ACTIVE leases of a target whose logins were made on this server, by id. */
@@ -54,10 +58,18 @@ export function activeLogins(db: Db, targetUid: string, after: string, systemIde
   return db.query<ActiveLogin>(ACTIVE, [targetUid, after, systemIdentifier, limit]);
 }
 
+const STILL = { name: "scan_still", text: "select id, generation from lease where id = any ($1::uuid[]) and state = 'ACTIVE'" };
+
+/** Those of these leases that are ACTIVE, and their generations. */
+export async function activeGenerations(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  const rows = await db.query<{ id: string; generation: number }>(STILL, [ids]);
+  return new Map(rows.map((row) => [row.id, row.generation]));
+}
+
 /** Something that did not agree between a target and the ledger. */
 export interface FindingRecord {
   readonly id: string;
-  readonly kind: "ORPHAN" | "LEASE_WITHOUT_LOGIN" | "QUARANTINE" | "ROTATION_STUCK";
+  readonly kind: "ORPHAN" | "LEASE_WITHOUT_LOGIN" | "LOGIN_DISABLED" | "QUARANTINE" | "ROTATION_STUCK";
   /** The rotation's uid for ROTATION_STUCK, whose `name` is the secret's path. */
   readonly targetUid: string;
   readonly name: string;

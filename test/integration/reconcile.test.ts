@@ -8,6 +8,7 @@ import { scanTargetWork } from "../../src/leases/scan.ts";
 import type { Progress } from "../../src/operations/operations.ts";
 import { OPTIONS } from "../conformance/engine.ts";
 import { INSTANCE } from "../conformance/engine-postgres-setup.ts";
+import { until } from "../support/until.ts";
 import { actorOf, leaseWorld, type LeaseTarget, type LeaseWorld, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
 
 const HOUR = 3_600_000;
@@ -109,7 +110,37 @@ describe("reconciling a target with the ledger", () => {
     await server.sql(`drop role ${lease.username}`);
     await scan();
     expect(await findings(lease.username)).toEqual([{ kind: "LEASE_WITHOUT_LOGIN", state: "OPEN" }]);
-    expect(await replica.lease(lease.id)).toMatchObject({ state: "REVOKING", endCause: "MISSING" });
+    await until("it to have ended", async () => (await replica.lease(lease.id)).state === "REVOKED");
+    expect((await replica.lease(lease.id)).endCause).toBe("MISSING");
+  });
+
+  it("a login whose renewal a failover undid lives as long as its lease again", async () => {
+    const lease = await issue();
+    await server.sql(`alter role ${lease.username} valid until '${new Date(Date.now() + 60_000).toISOString()}'`);
+    await scan();
+    await until("the schedule to have renewed it", async () => {
+      await replica.clockwork.sweep();
+      const again = await replica.lease(lease.id);
+      return again.renewingTo === undefined && again.generation > lease.generation;
+    });
+    const seen = (await target.present!([lease.username])).get(lease.username)!;
+    expect(seen.validForMs).toBeGreaterThan(HOUR - 5000);
+    const { generation } = await replica.lease(lease.id);
+    await scan();
+    expect((await replica.lease(lease.id)).generation).toBe(generation);
+  });
+
+  it("a live lease whose login may not log in is found, and left so", async () => {
+    const lease = await issue();
+    await server.sql(`alter role ${lease.username} nologin`);
+    await scan();
+    expect(await findings(lease.username)).toEqual([{ kind: "LOGIN_DISABLED", state: "OPEN" }]);
+    expect(await target.find(lease.username)).toMatchObject({ canLogin: false });
+    expect((await replica.lease(lease.id)).state).toBe("ACTIVE");
+    await server.sql(`alter role ${lease.username} login`);
+    await world.advance(1000);
+    await scan();
+    expect(await findings(lease.username)).toEqual([{ kind: "LOGIN_DISABLED", state: "RESOLVED" }]);
   });
 
   it("a ledger restored from a backup puts the target in quarantine, drops nothing, and is released by hand", async () => {

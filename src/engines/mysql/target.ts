@@ -1,5 +1,5 @@
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
+import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, SeenLogin, Target, TargetIdentity } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import { deadlinePassed, misconfigured, requireLifetime, requireOwn } from "../own-login.ts";
 import { type Account, accountsOf, accountsUnder, creation } from "./accounts.ts";
@@ -94,15 +94,17 @@ export class MysqlTarget implements Target<MysqlRoleConfig> {
     );
   }
 
-  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
-    const found = await this.#sessions.use(async (session) => {
+  present(names: readonly string[]): Promise<ReadonlyMap<string, SeenLogin>> {
+    return this.#sessions.use(async (session) => {
       const server = await requireServer(session, undefined);
-      const there: string[] = [];
-      // oxlint-disable-next-line no-await-in-loop -- one connection
-      for (const name of names) if ((await accountsOf(session, server, name)).length > 0) there.push(name);
+      const there = new Map<string, SeenLogin>();
+      for (const name of names) {
+        // oxlint-disable-next-line no-await-in-loop -- one connection
+        const accounts = await accountsOf(session, server, name);
+        if (accounts.length > 0) there.set(name, { canLogin: accounts.some((account) => !account.locked), validForMs: undefined });
+      }
       return there;
     });
-    return new Set(found);
   }
 
   preflight(role: MysqlRoleConfig | undefined): Promise<readonly PreflightCheck[]> {

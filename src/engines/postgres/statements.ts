@@ -67,7 +67,8 @@ export const FIND: Statement = {
 };
 export const PRESENT: Statement = {
   name: "lh_present",
-  text: "SELECT login FROM leasehold.find_logins($1, $2::text[])",
+  text: `SELECT login, can_login, CASE WHEN isfinite(valid_until) THEN floor(extract(epoch FROM valid_until - clock_timestamp()) * 1000)::float8 END AS valid_for_ms
+         FROM leasehold.find_logins($1, $2::text[])`,
 };
 export const LIST: Statement = {
   name: "lh_list",

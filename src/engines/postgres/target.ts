@@ -1,7 +1,19 @@
 import { isReason } from "../../base/errors.ts";
 import { Gather } from "../../base/gather.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity, Witness } from "../engine.ts";
+import type {
+  CreatedLogin,
+  ListedLogin,
+  LoginRef,
+  NewLogin,
+  OpenOptions,
+  PreflightCheck,
+  RevokeResult,
+  SeenLogin,
+  Target,
+  TargetIdentity,
+  Witness,
+} from "../engine.ts";
 import { isInstance } from "../names.ts";
 import { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetConfig } from "./config.ts";
 import { Creations } from "./create.ts";
@@ -80,9 +92,9 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     return rows.map((row) => ({ name: row.login, oid: row.role_oid }));
   }
 
-  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
-    const rows = await this.#sessions.query<{ login: string }>(PRESENT, [this.#options.instance, names]);
-    return new Set(rows.map((row) => row.login));
+  async present(names: readonly string[]): Promise<ReadonlyMap<string, SeenLogin>> {
+    const rows = await this.#sessions.query<{ login: string; can_login: boolean; valid_for_ms: number | null }>(PRESENT, [this.#options.instance, names]);
+    return new Map(rows.map((row) => [row.login, { canLogin: row.can_login, validForMs: row.valid_for_ms ?? undefined }]));
   }
 
   async witness(): Promise<Witness | undefined> {

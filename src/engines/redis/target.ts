@@ -1,6 +1,6 @@
 import type { Redis } from "ioredis";
 import type { Sensitive } from "../../base/sensitive.ts";
-import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, Target, TargetIdentity } from "../engine.ts";
+import type { CreatedLogin, ListedLogin, LoginRef, NewLogin, OpenOptions, PreflightCheck, RevokeResult, SeenLogin, Target, TargetIdentity } from "../engine.ts";
 import { isInstance } from "../names.ts";
 import { deadlinePassed, misconfigured, requireLifetime, requireOwn } from "../own-login.ts";
 import type { RedisRoleConfig, RedisTargetConfig } from "./config.ts";
@@ -123,9 +123,9 @@ export class RedisTarget implements Target<RedisRoleConfig> {
     });
   }
 
-  async present(names: readonly string[]): Promise<ReadonlySet<string>> {
+  async present(names: readonly string[]): Promise<ReadonlyMap<string, SeenLogin>> {
     const there = new Set(await this.#sessions.use((redis) => this.#names(redis)));
-    return new Set(names.filter((name) => there.has(name)));
+    return new Map(names.filter((name) => there.has(name)).map((name) => [name, { canLogin: undefined, validForMs: undefined }]));
   }
 
   preflight(role: RedisRoleConfig | undefined): Promise<readonly PreflightCheck[]> {

@@ -360,7 +360,7 @@ export const EventType = {
   ORPHAN_FOUND: 25,
 
   /**
-   * Something needs an operator's eye: a lease without its login, a target in quarantine; `path` is the target's.
+   * Something needs an operator's eye: a lease without its login or whose login may not log in, a target in quarantine; `path` is the target's.
    *
    * @generated from enum value: EVENT_TYPE_FINDING_RAISED = 26;
    */
