@@ -68,6 +68,8 @@ export interface RotationRecord extends RotationDocument {
   readonly lastAt: number | undefined;
   readonly cause: string;
   readonly updatedAt: number;
+  /** When the next one begins by itself, as far as that is known: the plan, or a condition on CURRENT that comes first. Undefined in a worker's hands. */
+  readonly nextAt: number | undefined;
 }
 
 /** A rotation that is due, claimed: until the claim ends no other worker has it. */

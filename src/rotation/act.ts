@@ -10,6 +10,7 @@ import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import { type Held, iso, Moves } from "./moves.ts";
 import { decide, type Plan } from "./policy.ts";
+import { endsTheClaim, problemOf } from "./problem.ts";
 import type { Rotators } from "./rotators.ts";
 import type { RotationSettings } from "./settings.ts";
 import { type StepDeps, type Stepped, Steps } from "./steps.ts";
@@ -104,8 +105,7 @@ export class RotationActor {
   async #failed(held: Held, error: unknown): Promise<void> {
     const { settings, failed, log } = this.#deps;
     const { rotation } = held;
-    // Without the store nothing can be written, and nothing need be: the claim ends by itself.
-    if (isReason(error, "STORE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DRAINING")) {
+    if (endsTheClaim(error)) {
       log.warn({ rotation: rotation.path, reason: error.reason }, "a due rotation waits for the store");
       return;
     }
@@ -116,17 +116,13 @@ export class RotationActor {
     const counts =
       (rotation.step === "SET" || rotation.step === "TEST") && !isReason(error, "TARGET_UNAVAILABLE", "SEALED", "KMS_UNAVAILABLE", "SECRET_DELETED");
     const nextMs = backoffMs(rotation.attempts - 1 + 3 * rotation.givenUp.length, settings.backoffMs, settings.maxBackoffMs);
+    // A look of a waiting one counts when it has failed. Of the candidates before, each had a failure at least.
+    const tries = rotation.attempts + (rotation.state === "WAITING" ? 1 : 0) + rotation.givenUp.length;
+    const stuck = tries >= settings.stuckAfter;
     if (counts && rotation.failures + 1 >= rotation.maxCandidateFailures) {
-      await this.#steps.giveUp(held, "too many failures", nextMs);
+      await this.#steps.giveUp(held, "too many failures", nextMs, { problem, stuck });
       return;
     }
-    await this.#moves.release(held, "rotation.fail", { problem, counts, stuck: rotation.attempts >= settings.stuckAfter, next_ms: nextMs });
+    await this.#moves.release(held, "rotation.fail", { problem, counts, stuck, next_ms: nextMs });
   }
-}
-
-/** What operators see of an error: words of ours only. */
-function problemOf(error: unknown): string {
-  if (!(error instanceof LeaseholdError)) return "INTERNAL";
-  const word = error.metadata["problem"];
-  return word === undefined || !/^[a-z0-9_]{1,64}$/.test(word) ? error.reason : `${error.reason}: ${word}`;
 }

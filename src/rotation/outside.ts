@@ -3,7 +3,7 @@ import { newPassword } from "../engines/generate.ts";
 import { isPath } from "../model/path.ts";
 import { MAX_DATA_BYTES, type SecretData } from "../model/secret.ts";
 import type { PasswordPolicyConfig } from "../model/target.ts";
-import type { CreateStep, Need, Violation } from "./rotator.ts";
+import type { Candidate, CreateStep, Need, Violation } from "./rotator.ts";
 
 // What the rotators have in common that ask a service of somebody else's.
 
@@ -18,6 +18,8 @@ export interface OutsideConfig {
 
 export const DEFAULT_STEP_TIMEOUT_MS = 10_000;
 export const DEFAULT_FIELD = "password";
+/** Year 9999: what a Timestamp can say. */
+const MAX_TIME = 253_402_300_800_000;
 
 /** The service has answered no. @param problem a constant word. */
 export function refused(problem: string): LeaseholdError {
@@ -61,12 +63,12 @@ function isFieldName(name: string): boolean {
 }
 
 /** A candidate made here: one random field, the others as they are. */
-export function madeHere({ config, current }: Pick<CreateStep<OutsideConfig>, "config" | "current">): SecretData {
+function madeHere({ config, current }: Pick<CreateStep<OutsideConfig>, "config" | "current">): SecretData {
   return new Map([...(current ?? new Map()), [config.field, { kind: "text", value: newPassword(config.passwordPolicy) }]]);
 }
 
 /** What the service made, if it fits a version. Throws TARGET_MISCONFIGURED `malformed_answer`. */
-export function madeOutside(data: SecretData): SecretData {
+function madeOutside(data: SecretData): SecretData {
   let bytes = 0;
   for (const [name, { value }] of data) {
     if (!isFieldName(name)) throw refused("malformed_answer");
@@ -74,6 +76,18 @@ export function madeOutside(data: SecretData): SecretData {
   }
   if (bytes > MAX_DATA_BYTES) throw refused("malformed_answer");
   return data;
+}
+
+/** A candidate as the service answered it: what it made, or what is made here. @param expireAt Unix milliseconds. Throws TARGET_MISCONFIGURED `malformed_answer`. */
+export function candidateOf(
+  made: SecretData | undefined,
+  expireAt: number | undefined,
+  step: Pick<CreateStep<OutsideConfig>, "config" | "current">,
+  now: number,
+): Candidate {
+  if (made === undefined || made.size === 0) return { data: madeHere(step) };
+  if (expireAt !== undefined && !(expireAt > now && expireAt < MAX_TIME)) throw refused("malformed_answer");
+  return { data: madeOutside(made), expireAt };
 }
 
 /** Milliseconds that a call may take: until the step's deadline, at most the configured timeout. Throws TARGET_UNAVAILABLE when there is none left. */

@@ -106,11 +106,11 @@ export function createRotations(deps: RotationsDeps): Rotations {
   let stuck = 0;
   metrics.observe("leasehold_rotations_stuck", "Rotations that do not get on, of all replicas.", () => stuck);
   const discards = new Set<Promise<void>>();
-  const discard = async (uid: string, version: number): Promise<void> => {
+  const discard = async (uid: string, version: number, generation: number): Promise<void> => {
     const found = await peekRotation(db, uid);
     if (found === undefined) return;
-    // As it was before the abort counted on.
-    await actor.discard({ ...found, pendingVersion: version, generation: found.generation - 1, baseVersion: found.secret.current });
+    // As it was before the abort, and whatever was asked for since, counted on.
+    await actor.discard({ ...found, pendingVersion: version, generation, baseVersion: found.secret.current });
   };
   return {
     writer,
@@ -122,9 +122,9 @@ export function createRotations(deps: RotationsDeps): Rotations {
     ],
     async abort(path, write) {
       const written = await writer.abort(path, write);
-      const { uid, given_up: version } = written.result;
-      if (written.recorded && typeof uid === "string" && typeof version === "number") {
-        const work = discard(uid, version)
+      const { uid, given_up: version, generation } = written.result;
+      if (written.recorded && typeof uid === "string" && typeof version === "number" && typeof generation === "number") {
+        const work = discard(uid, version, generation)
           .catch((error: Error) => log.warn({ rotation: path, error: error.message }, "a candidate that was given up could not be taken back"))
           .finally(() => discards.delete(work));
         discards.add(work);

@@ -1,6 +1,7 @@
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { OpenTargets } from "../catalog/open-targets.ts";
+import type { StaticLogin } from "../engines/static-login.ts";
 import type { Catalog } from "../catalog/catalog.ts";
 import type { Capability } from "../model/capability.ts";
 import type { SecretData } from "../model/secret.ts";
@@ -26,6 +27,8 @@ export interface RotatorDefinition<Config = unknown> {
   check(config: Config): readonly Violation[];
   /** Name of the target it works on, if it does on one of the catalog's: at most a few steps at a time run there, and none while it is in quarantine. */
   target?(config: Config): string | undefined;
+  /** The target's logins whose passwords it sets: no other rotation may. Absent: none. */
+  logins?(config: Config): readonly StaticLogin[];
   /** What whoever puts such a rotation must be allowed besides the rotation itself: `operate` on the target whose login is used, `read` on a secret that is used. (Else he could do with the broker's rights what he can't do with his own.) @param path of the secret. */
   needs(config: Config, path: string): readonly Need[];
   /** No I/O before the first step. One for the process. */
@@ -54,7 +57,10 @@ export interface Rotator<Config = unknown> {
   test(step: CandidateStep<Config>): Promise<"works" | "refused">;
   /** CURRENT is the candidate, tested after all older deadlines: takes away what is not needed any more. `previous` is what was CURRENT before. Absent: nothing to do. */
   finish?(step: CandidateStep<Config>): Promise<void>;
-  /** A candidate was given up (aborted, or n failures) and will not become CURRENT: takes it back outside, if it is there. Best effort, tried once. Absent: nothing to do. */
+  /**
+   * A candidate was given up (aborted, or n failures) and will not become CURRENT: takes it back outside, if it is there, so that CURRENT works. Best effort, tried once; where the outside makes candidates and CURRENT does not work
+   * after an abort, until it does. `candidate` is empty when the answer of `create` was lost: the one named by `candidateId`. Absent: nothing to do.
+   */
   discard?(step: CandidateStep<Config>): Promise<void>;
   close?(): Promise<void>;
 }
@@ -86,7 +92,7 @@ export interface CreateStep<Config> {
 }
 
 export interface CandidateStep<Config> extends CreateStep<Config> {
-  /** Its version number in the secret. */
+  /** Its version number in the secret; 0: it was never stored. */
   readonly version: number;
   readonly candidate: SecretData;
   /** What was CURRENT when the candidate was made; in `finish` the version now labelled PREVIOUS. Undefined when there was none. */

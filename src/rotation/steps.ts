@@ -1,12 +1,14 @@
-import { LeaseholdError } from "../base/errors.ts";
+import { isReason, LeaseholdError } from "../base/errors.ts";
 import { reached } from "../base/fault-point.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
+import { backoffMs } from "../base/retry.ts";
 import type { SecretData } from "../model/secret.ts";
 import { fitsSecret, wipe } from "../secrets/payload.ts";
 import { type Held, iso, type Moves } from "./moves.ts";
 import { lookAfter, planNext } from "./policy.ts";
-import type { CandidateStep, CreateStep, Rotator } from "./rotator.ts";
+import { endsTheClaim, problemOf } from "./problem.ts";
+import type { CandidateStep, CreateStep, Rotator, RotatorAbilities } from "./rotator.ts";
 import type { Rotators } from "./rotators.ts";
 import type { RotationSettings } from "./settings.ts";
 
@@ -35,7 +37,7 @@ export class Steps {
   async step(held: Held): Promise<Stepped> {
     const { rotation } = held;
     if (rotation.secret.deleted) throw new LeaseholdError("SECRET_DELETED");
-    if (rotation.target !== "") await this.#deps.gate(rotation.target);
+    await this.#enter(rotation.target);
     switch (rotation.step) {
       case "CREATE":
         return this.#create(held);
@@ -52,47 +54,73 @@ export class Steps {
     }
   }
 
-  /** A new candidate follows; this one is taken back outside, if it can be. */
-  async giveUp(held: Held, cause: string, nextMs: number): Promise<undefined> {
+  /**
+   * A new candidate follows; this one is taken back outside, if it can be. @param failed what it failed by, when that is why. @param made what the outside may have made and the ledger has not stored: empty when the answer that
+   * held it was lost.
+   */
+  async giveUp(
+    held: Held,
+    cause: string,
+    nextMs: number,
+    failed: { readonly problem?: string; readonly stuck?: boolean } = {},
+    made?: SecretData,
+  ): Promise<undefined> {
     const { rotation } = held;
-    const given = await this.#deps.moves.release(held, "rotation.give_up", { next_ms: nextMs }, cause);
-    if (!given.ok || rotation.pendingVersion === 0) return undefined;
-    await this.discard(held).catch((error: Error) =>
+    const given = await this.#deps.moves.release(held, "rotation.give_up", { next_ms: nextMs, ...failed }, cause);
+    if (!given.ok || (rotation.pendingVersion === 0 && made === undefined)) return undefined;
+    await this.discard(held, made).catch((error: Error) =>
       this.#deps.log.warn({ rotation: rotation.path, error: error.message }, "a candidate that was given up could not be taken back"),
     );
     return undefined;
   }
 
-  async discard(held: Held): Promise<void> {
+  async discard(held: Held, made?: SecretData): Promise<void> {
     const rotator = this.#rotator(held);
     if (rotator.discard === undefined) return;
-    const step = await this.#candidate(held);
+    await this.#enter(held.rotation.target);
+    const step = made === undefined ? await this.#candidate(held) : await this.#unstored(held, made);
     if (step !== undefined) await this.#run(held, step, (given) => rotator.discard!(given));
   }
 
+  /** Throws TARGET_UNAVAILABLE where nothing automatic may happen: that is not the candidate's fault. */
+  async #enter(target: string): Promise<void> {
+    if (target === "") return;
+    try {
+      await this.#deps.gate(target);
+    } catch (error) {
+      if (!isReason(error, "TARGET_MISCONFIGURED", "TARGET_NOT_FOUND")) throw error;
+      throw new LeaseholdError("TARGET_UNAVAILABLE", error.message, { metadata: { problem: error.metadata["problem"] ?? "target_not_found" }, cause: error });
+    }
+  }
+
   async #create(held: Held): Promise<Stepped> {
-    const { moves, rotators } = this.#deps;
     const { rotation, values } = held;
-    if (rotation.secret.current !== rotation.baseVersion) return this.giveUp(held, "CURRENT was changed by hand", 0);
+    const { startsFromNothing, candidateFromOutside } = this.#abilities(held);
+    if (rotation.secret.current !== rotation.baseVersion) {
+      const made = candidateFromOutside && rotation.attempts > 1 ? (new Map() as SecretData) : undefined;
+      return this.giveUp(held, "CURRENT was changed by hand", 0, {}, made);
+    }
     const current = await values.of(rotation.secretUid, rotation.secret.current);
-    if (current === undefined && !rotators.definition(rotation.rotator).abilities.startsFromNothing) throw misconfigured("no_current_value");
+    if (current === undefined && !startsFromNothing) throw misconfigured("no_current_value");
     const { data, expireAt } = await this.#run(held, createStep(held, current), (step) => this.#rotator(held).create(step));
     if (!fitsSecret(data)) throw misconfigured("candidate_too_large");
-    await reached("rotate.created");
-    const version = rotation.secret.latest + 1;
-    const sealed = values.seal(rotation.secretUid, version, data);
-    wipeNew(data, current);
-    const next = await moves.keep(
-      held,
-      "rotation.stage",
-      { version, ...sealed, expire_at: iso(expireAt) },
-      { step: "SET", pendingVersion: version, failures: 0, secret: { ...rotation.secret, latest: version } },
-    );
-    // Somebody wrote the secret meanwhile: from the beginning, with what is CURRENT now.
-    if (next === "VERSION_MISMATCH") return this.giveUp(held, "the secret was written meanwhile", 0);
-    if (next === "SECRET_DELETED") throw new LeaseholdError("SECRET_DELETED");
-    await reached("rotate.staged");
-    return typeof next === "string" ? undefined : next;
+    try {
+      await reached("rotate.created");
+      const version = rotation.secret.latest + 1;
+      const next = await this.#deps.moves.keep(
+        held,
+        "rotation.stage",
+        { version, ...values.seal(rotation.secretUid, version, data), expire_at: iso(expireAt) },
+        { step: "SET", pendingVersion: version, failures: 0, secret: { ...rotation.secret, latest: version } },
+      );
+      // Somebody wrote the secret meanwhile: from the beginning, with what is CURRENT now.
+      if (next === "VERSION_MISMATCH") return await this.giveUp(held, "the secret was written meanwhile", 0, {}, candidateFromOutside ? data : undefined);
+      if (next === "SECRET_DELETED") throw new LeaseholdError("SECRET_DELETED");
+      await reached("rotate.staged");
+      return typeof next === "string" ? undefined : next;
+    } finally {
+      if (!held.hung) wipeNew(data, current);
+    }
   }
 
   /** From the second try on it is tested first: what works already was set by a try whose answer was lost (lesson 26). */
@@ -108,13 +136,13 @@ export class Steps {
   }
 
   async #test(held: Held): Promise<Stepped> {
-    const { moves, rotators, succeeded } = this.#deps;
+    const { moves, succeeded } = this.#deps;
     const { rotation } = held;
     const step = await this.#successor(held);
     if (step === undefined) return undefined;
     if ((await this.#run(held, step, (given) => this.#rotator(held).test(given))) === "refused") throw misconfigured("candidate_refused");
     await reached("rotate.tested");
-    const waits = rotators.definition(rotation.rotator).abilities.touchesOutside;
+    const waits = this.#abilities(held).touchesOutside;
     const plan = planNext(rotation.policy, rotation.now);
     const outcome = await moves.release(held, "rotation.promote", { planned_at: iso(plan.plannedAt), window_ends_at: iso(plan.windowEndsAt), waits });
     if (outcome.ok) succeeded.add();
@@ -134,8 +162,7 @@ export class Steps {
     const step = rotation.secret.current === rotation.pendingVersion ? await this.#candidate(held) : undefined;
     if (step !== undefined) {
       const rotator = this.#rotator(held);
-      if ((await this.#run(held, step, (given) => rotator.test(given))) === "refused")
-        return this.#setAgain(held, "rotation.fail", "late_writer", settings.claimMs);
+      if ((await this.#run(held, step, (given) => rotator.test(given))) === "refused") return this.#setAgain(held, "late_writer", settings.claimMs);
       await this.#run(held, step, async (given) => rotator.finish?.(given));
     }
     await reached("rotate.cleaned");
@@ -146,25 +173,40 @@ export class Steps {
   async #restore(held: Held): Promise<Stepped> {
     const current = await this.#currentStep(held);
     const works = current !== undefined && (await this.#run(held, current, (given) => this.#rotator(held).test(given))) === "works";
-    if (current !== undefined && !works) return this.#setAgain(held, "rotation.fail", "restoring", this.#deps.settings.backoffMs);
+    if (current !== undefined && !works) return this.#setAgain(held, "restoring", 0);
     await this.#deps.moves.release(held, "rotation.finish", {}, "aborted");
     return undefined;
   }
 
-  /** Sets what is CURRENT, and lets go until it can be tested again. */
-  async #setAgain(held: Held, then: "rotation.fail", problem: string, nextMs: number): Promise<undefined> {
-    const kept = await this.#deps.moves.keep(held, "rotation.keep", {}, {});
+  /** Sets what is CURRENT, and lets go until it can be tested again, after `leastMs` or more. */
+  async #setAgain(held: Held, word: string, leastMs: number): Promise<undefined> {
+    const { moves, settings } = this.#deps;
+    const kept = await moves.keep(held, "rotation.keep", {}, {});
     if (typeof kept === "string") return undefined;
     const step = await this.#currentStep(kept);
     if (step === undefined) return undefined;
+    let problem = `TARGET_MISCONFIGURED: ${word}`;
     try {
-      await this.#run(kept, step, (given) => this.#rotator(kept).set(given));
+      await this.#makeCurrent(kept, step);
+    } catch (error) {
+      if (endsTheClaim(error)) throw error;
+      problem = problemOf(error);
     } finally {
       held.hung ||= kept.hung;
-      const stuck = held.rotation.attempts >= this.#deps.settings.stuckAfter;
-      await this.#deps.moves.release(kept, then, { problem: `TARGET_MISCONFIGURED: ${problem}`, counts: false, stuck, next_ms: nextMs });
     }
+    const { attempts } = held.rotation;
+    const nextMs = Math.max(leastMs, backoffMs(attempts - 1, settings.backoffMs, settings.maxBackoffMs));
+    await moves.release(kept, "rotation.fail", { problem, counts: false, stuck: attempts >= settings.stuckAfter, next_ms: nextMs });
     return undefined;
+  }
+
+  /** A value that the outside made can't be set there again: after an abort, the candidate that stands in its way is taken back. */
+  async #makeCurrent(held: Held, step: CandidateStep<unknown>): Promise<void> {
+    const rotator = this.#rotator(held);
+    const [candidate] = step.givenUp;
+    if (held.rotation.step === "RESTORE" && this.#abilities(held).candidateFromOutside && rotator.discard !== undefined && candidate !== undefined)
+      await this.#run(held, { ...step, candidate }, (given) => rotator.discard!(given));
+    else await this.#run(held, step, (given) => rotator.set(given));
   }
 
   /** The candidate, if CURRENT is still the one that it follows and it is still there; else it is given up. */
@@ -185,6 +227,12 @@ export class Steps {
     return { ...createStep(held, current), version, candidate, previous, givenUp: await this.#givenUp(held) };
   }
 
+  async #unstored(held: Held, candidate: SecretData): Promise<CandidateStep<unknown>> {
+    const { rotation, values } = held;
+    const current = await values.of(rotation.secretUid, rotation.secret.current);
+    return { ...createStep(held, current), version: 0, candidate, previous: current, givenUp: [] };
+  }
+
   /** What is CURRENT, as if it were the candidate. */
   async #currentStep(held: Held): Promise<CandidateStep<unknown> | undefined> {
     const { rotation, values } = held;
@@ -196,6 +244,10 @@ export class Steps {
   async #givenUp({ rotation, values }: Held): Promise<SecretData[]> {
     const opened = await Promise.all(rotation.givenUp.map((version) => values.of(rotation.secretUid, version)));
     return opened.filter((data) => data !== undefined);
+  }
+
+  #abilities(held: Held): RotatorAbilities {
+    return this.#deps.rotators.definition(held.rotation.rotator).abilities;
   }
 
   #rotator(held: Held): Rotator {

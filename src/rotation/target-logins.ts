@@ -19,6 +19,16 @@ export function loginOf(data: SecretData | undefined): Login | undefined {
   return username === undefined || password === undefined ? undefined : { username: username.value.revealText(), password: password.value };
 }
 
+/**
+ * The login that is to be set, one of those that whoever put the rotation could name. Throws TARGET_MISCONFIGURED `no_login`: CURRENT may have been put by hand, by somebody who may write the secret and nothing else, and say
+ * anything.
+ */
+export function loginToSet(data: SecretData, usernames: readonly string[]): Login {
+  const login = loginOf(data);
+  if (login === undefined || !usernames.includes(login.username)) throw misfit("no_login");
+  return login;
+}
+
 /** The current data with another login in it. */
 export function withLogin(current: SecretData | undefined, username: string, policy: PasswordPolicyConfig | undefined): SecretData {
   return new Map([

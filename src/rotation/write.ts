@@ -57,7 +57,8 @@ export class RotationWriter {
 
   /**
    * Writes how and when, never the value (lesson 30). The planned time stays unless the policy changed. Throws REQUEST_INVALID, SECRET_NOT_FOUND (a rotator that needs a value to begin from), SECRET_DELETED, VERSION_MISMATCH,
-   * ROTATION_IN_PROGRESS (the rotator's configuration changed while a candidate is under way), CONFLICT.
+   * ROTATION_IN_PROGRESS (the rotator's configuration changed while a candidate is, or may be, what the outside accepts),
+   * IN_USE (a login that is another rotation's), CONFLICT.
    */
   async put(input: RotationInput, etag: string, rotateNow: boolean, dryRun: boolean, write: RotationWrite): Promise<Written> {
     this.needs(input);
@@ -81,6 +82,7 @@ export class RotationWriter {
         secret_uid: randomUUID(),
         rotator: input.rotator,
         target: definition.target?.(input.config) ?? "",
+        logins: definition.logins?.(input.config).map(({ name }) => name) ?? [],
         document: JSON.stringify(document),
         edition: known?.edition ?? 0,
         etag,
@@ -115,11 +117,11 @@ export class RotationWriter {
   /** Throws ROTATION_NOT_FOUND, CONFLICT. */
   async abort(path: string, write: RotationWrite): Promise<Written> {
     const known = await this.#known(path);
-    const { touchesOutside, overlap, candidateFromOutside } = this.#rotators.definition(known.rotator).abilities;
-    return this.#done(await this.#commit("rotation.abort", path, { restorable: touchesOutside && !overlap && !candidateFromOutside }, write));
+    const { touchesOutside, overlap } = this.#rotators.definition(known.rotator).abilities;
+    return this.#done(await this.#commit("rotation.abort", path, { restorable: touchesOutside && !overlap }, write));
   }
 
-  /** Throws ROTATION_NOT_FOUND, CONFLICT. */
+  /** Throws ROTATION_NOT_FOUND, SECRET_DELETED, CONFLICT. */
   async resume(path: string, write: RotationWrite): Promise<Written> {
     const known = await this.#known(path);
     const plan = planNext(known.policy, await ledgerNow(this.#db));

@@ -25,6 +25,8 @@ interface Row {
   readonly window_ends_at: Date | null;
   readonly last_at: Date | null;
   readonly updated_at: Date;
+  /** Not of a claimed one. */
+  readonly next_at?: Date | null;
 }
 
 interface DueRow extends Row {
@@ -71,7 +73,7 @@ const COLUMNS = [
   .map((name) => `r.${name}`)
   .join(", ");
 
-const FIND = { name: "rotation_find", text: `select ${COLUMNS} from rotation r where r.namespace_id = 1 and r.path = $1` };
+const FIND = { name: "rotation_find", text: `select ${COLUMNS}, rotation_next(r) as next_at from rotation r where r.namespace_id = 1 and r.path = $1` };
 
 export async function findRotation(db: Db, secretPath: string): Promise<RotationRecord | undefined> {
   const [row] = await db.query<Row>(FIND, [secretPath]);
@@ -80,7 +82,7 @@ export async function findRotation(db: Db, secretPath: string): Promise<Rotation
 
 const LIST = {
   name: "rotation_list",
-  text: `select ${COLUMNS} from rotation r where r.namespace_id = 1 and r.path > $1 and r.path >= $2 and r.path < $3 and (not $4 or r.stuck_since is not null) order by r.path limit $5`,
+  text: `select ${COLUMNS}, rotation_next(r) as next_at from rotation r where r.namespace_id = 1 and r.path > $1 and r.path >= $2 and r.path < $3 and (not $4 or r.stuck_since is not null) order by r.path limit $5`,
 };
 
 /** Rotations of a range of secret paths, in path order, after `after` (exclusive; empty: from the start). */
@@ -204,6 +206,7 @@ function recordOf(row: Row): RotationRecord {
     windowEndsAt: row.window_ends_at?.getTime(),
     lastAt: row.last_at?.getTime(),
     updatedAt: row.updated_at.getTime(),
+    nextAt: row.next_at?.getTime(),
   };
 }
 

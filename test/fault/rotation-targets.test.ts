@@ -1,8 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { FAULT_POINTS, setFaultHandler } from "../../src/base/fault-point.ts";
 import type { SecretData } from "../../src/model/secret.ts";
+import { encodePayload } from "../../src/secrets/payload.ts";
 import { GROUP } from "../conformance/engine-postgres-setup.ts";
-import { dieAt, rotationActor, type RotationReplica, rotationWorld, type RotationWorld } from "../support/rotation-world.ts";
+import { CLAIM_OVER_MS, dieAt, rotationActor, type RotationReplica, rotationWorld, type RotationWorld } from "../support/rotation-world.ts";
+import { dataOf } from "../support/rotators.ts";
 import { LOGINS, postgresWithLogins, REDIS_USER, redisWithUser, SINGLE } from "../support/static-target.ts";
 import { until } from "../support/until.ts";
 
@@ -108,5 +110,26 @@ describe("rotations of real logins when workers die at every step", () => {
     await replica.writer.rotateNow(path, asked);
     await world.settle(replica, path);
     await login(name, await world.current(path));
+  });
+
+  it("whoever may write the secret, and no more, can't have another login's password set by it", async () => {
+    const path = "secrets/static/postgres_single_user";
+    const asked = { actor: rotationActor(), request: undefined };
+    const twins = await world.current("secrets/static/postgres_alternating_users");
+    dieAt("rotate.set");
+    await replica.writer.rotateNow(path, asked);
+    await replica.clockwork.sweep();
+    await until("it is at SET", async () => (await world.rotation(path)).step === "SET");
+    const chosen = dataOf({ username: twins.get("username")!.value.revealText(), password: "chosen-by-a-writer" });
+    const options = { expectedVersion: undefined, notBefore: undefined, expireAt: undefined };
+    await replica.secrets.put(path, encodePayload(chosen), options, rotationActor("SecretService/PutSecret"), undefined);
+    await replica.abort(path, asked);
+    await until("it was tried", async () => {
+      await replica.clockwork.sweep();
+      await world.advance(CLAIM_OVER_MS);
+      return (await world.rotation(path)).problem === "TARGET_MISCONFIGURED: no_login";
+    });
+    await login("postgres_alternating_users", twins);
+    expect(await works("postgres_single_user", chosen)).toBe(false);
   });
 });

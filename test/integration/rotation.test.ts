@@ -5,6 +5,7 @@ import { PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { type Rotation, Rotation_State as State, RotationSchema, RotationService } from "../../src/gen/leasehold/v1/rotation_service_pb.ts";
 import { SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
 import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CallError } from "../../src/client/errors.ts";
 import { applyManifest, manifestOf, parseManifests } from "../../src/cli/manifest.ts";
 import { APP, testWorld, type TestBroker, type TestWorld, texts } from "../support/broker.ts";
@@ -167,6 +168,23 @@ describe("rotations, over the wire", () => {
       [path],
     );
     expect(record?.version).toBe("1");
+  });
+
+  it("the time that is announced is that of the condition, where that comes first, and follows what is put by hand", async () => {
+    const path = "secrets/r/age";
+    const seconds = async () => {
+      const { createTime, nextRotationTime } = await admin().call(CredentialService.method.getStaticCredential, { path });
+      return Number(nextRotationTime!.seconds - createTime!.seconds);
+    };
+    await put(path, { policy: { interval: "86400s", conditions: { maxAge: "3600s", beforeExpiry: "600s" } } });
+    const found = await rotated(path, 1);
+    expect(await seconds()).toBe(3600);
+    const [event] = await world.store.query<{ at: Date }>("select expire_at as at from change_log where path = $1 and type = 55", [path]);
+    expect(Math.floor(event!.at.getTime() / 1000)).toBe(Number(found.nextRotationTime!.seconds));
+    await admin().call(SecretService.method.putSecret, { path, data: texts({ password: "x" }), expireTime: timestampFromMs(Date.now() + 1_800_000) });
+    expect(await seconds()).toBeGreaterThan(1190);
+    expect(await seconds()).toBeLessThan(1210);
+    expect((await admin().call(method.abortRotation, { path: `rotations/${path}` })).rotation!.nextRotationTime).toBeUndefined();
   });
 
   it("needs the capability on the rotation and on the secret, and says which is missing", async () => {

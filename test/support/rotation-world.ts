@@ -39,7 +39,16 @@ export interface Outside {
   /** Called before the outside is changed: freezes, or throws. */
   beforeSet?: ((step: CandidateStep<unknown>) => Promise<void>) | undefined;
   beforeTest?: ((step: CandidateStep<unknown>) => Promise<void>) | undefined;
+  /** What `create` has answered, before it is committed. */
+  created?: ((data: SecretData) => Promise<void>) | undefined;
+  /** Absent: the rotator takes nothing back. */
+  discard?: ((step: CandidateStep<unknown>) => Promise<void>) | undefined;
   readonly abilities?: Partial<RotatorAbilities>;
+}
+
+interface TableConfig {
+  readonly target?: string;
+  readonly logins?: readonly string[];
 }
 
 /** The password of one account, in a table: no fence, so that a late writer gets through. */
@@ -50,10 +59,14 @@ function tableRotator(database: TestDatabase, outside: Outside): RotatorDefiniti
     abilities: { candidateFromOutside: false, overlap: false, fencing: false, startsFromNothing: false, touchesOutside: true, ...outside.abilities },
     check: () => [],
     needs: () => [],
-    target: (config) => (config as { readonly target?: string }).target,
+    target: (config) => (config as TableConfig).target,
+    logins: (config) => ((config as TableConfig).logins ?? []).map((name) => ({ name })),
     open: () => ({
+      ...(outside.discard === undefined ? {} : { discard: outside.discard }),
       async create({ current }) {
-        return { data: new Map([...current!, ["password", { kind: "text", value: Sensitive.text(randomBytes(12).toString("hex")) }]]) };
+        const data: SecretData = new Map([...current!, ["password", { kind: "text", value: Sensitive.text(randomBytes(12).toString("hex")) }]]);
+        await outside.created?.(data);
+        return { data };
       },
       async set(step) {
         await outside.beforeSet?.(step);
@@ -80,11 +93,16 @@ export interface RotationReplica extends Rotations {
 
 export interface RotationWorld {
   readonly database: TestDatabase;
-  replica(options?: { readonly outside?: Outside; readonly settings?: Partial<RotationSettings> }): Promise<RotationReplica>;
+  /** @param options `gate`: as src/leases/gate.ts. */
+  replica(options?: {
+    readonly outside?: Outside;
+    readonly settings?: Partial<RotationSettings>;
+    readonly gate?: (uid: string) => Promise<void>;
+  }): Promise<RotationReplica>;
   /** Moves the ledger's clock; nothing sleeps. */
   advance(ms: number): Promise<void>;
   /** A secret with a password that the outside accepts, under rotation. */
-  account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number; readonly target?: string }): Promise<string>;
+  account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number } & TableConfig): Promise<string>;
   rotation(path: string): Promise<RotationRecord>;
   /** What CURRENT says. */
   current(path: string): Promise<SecretData>;
@@ -134,7 +152,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
 
   const world: RotationWorld = {
     database,
-    async replica({ outside = {}, settings = {} } = {}) {
+    async replica({ outside = {}, settings = {}, gate = async () => {} } = {}) {
       const config = { url: database.url, poolSize: 6, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false };
       const db = new Pool(config, log);
       store = db;
@@ -170,7 +188,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
         index: undefined,
         instance: "test",
         sweepMs: 100,
-        gate: async () => {},
+        gate,
         settings: { ...DEFAULT_ROTATION_SETTINGS, ...settings },
         rotators: [tableRotator(database, outside), ...(ROTATORS as readonly RotatorDefinition<never>[])] as readonly RotatorDefinition[],
       });
@@ -195,13 +213,13 @@ export async function rotationWorld(): Promise<RotationWorld> {
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${body} $$`);
       for (const clock of clocks) clock.observe(Date.now() + offset, Date.now(), Date.now());
     },
-    async account(by, policy = {}, { maxCandidateFailures = 5, target } = {}) {
+    async account(by, policy = {}, { maxCandidateFailures = 5, ...config } = {}) {
       const path = `secrets/accounts/${randomUUID()}`;
       const data: SecretData = new Map([["password", { kind: "text", value: Sensitive.text("first") }]]);
       const options = { expectedVersion: undefined, notBefore: undefined, expireAt: undefined };
       await by.secrets.put(path, encodePayload(data), options, rotationActor("SecretService/PutSecret"), undefined);
       await database.query("insert into outside (account, password, sets) values ($1, 'first', 0)", [path]);
-      await by.writer.put({ path, rotator: "table", policy, maxCandidateFailures, config: target === undefined ? {} : { target } }, "", false, false, {
+      await by.writer.put({ path, rotator: "table", policy, maxCandidateFailures, config }, "", false, false, {
         actor: rotationActor(),
         request: undefined,
       });

@@ -1,9 +1,9 @@
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { type RotationContextSchema, RotatorService } from "../../gen/leasehold/v1/rotator_service_pb.ts";
 import { parseSpiffeId } from "../../identity/spiffe-id.ts";
 import { policyViolations } from "../checks.ts";
-import { madeHere, madeOutside, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft, wordOf } from "../outside.ts";
+import { candidateOf, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft, wordOf } from "../outside.ts";
 import type { CreateStep, RotatorDefinition, RotatorHost } from "../rotator.ts";
 import { call, NotImplemented } from "./channel.ts";
 import type { GrpcConfig } from "./config.ts";
@@ -30,8 +30,8 @@ export const grpc: RotatorDefinition<GrpcConfig> = {
     return {
       async create(step) {
         const answer = await optional(ask(host, createCandidate, { context: context(step), current: toValues(step.current) }, step));
-        const made = fromValues(answer?.candidate ?? {});
-        return { data: made.size === 0 ? madeHere(step) : madeOutside(made) };
+        const expireAt = answer?.expireTime === undefined ? undefined : timestampMs(answer.expireTime);
+        return candidateOf(fromValues(answer?.candidate ?? {}), expireAt, step, host.clock.now());
       },
       async set(step) {
         const { current, candidate, givenUp } = step;

@@ -1,7 +1,7 @@
 import type { PasswordPolicyConfig } from "../../model/target.ts";
 import { policyViolations, roleNameViolations, targetViolations } from "../checks.ts";
 import type { RotatorDefinition } from "../rotator.ts";
-import { loginOf, SETTING, TargetLogins, withLogin } from "../target-logins.ts";
+import { loginOf, loginToSet, SETTING, TargetLogins, withLogin } from "../target-logins.ts";
 
 export interface PostgresAlternatingUsersConfig {
   readonly target: string;
@@ -31,6 +31,7 @@ export const postgresAlternatingUsers: RotatorDefinition<PostgresAlternatingUser
     ...policyViolations(passwordPolicy),
   ],
   target: ({ target }) => target,
+  logins: ({ usernames, owner }) => usernames.map((name) => ({ name, owner })),
   needs: ({ target }) => [{ capability: "operate", path: `targets/${target}` }],
   open(host) {
     const logins = new TargetLogins(host, "postgres");
@@ -41,7 +42,7 @@ export const postgresAlternatingUsers: RotatorDefinition<PostgresAlternatingUser
         return { data: withLogin(current, turn!, config.passwordPolicy) };
       },
       async set(step) {
-        const login = loginOf(step.candidate)!;
+        const login = loginToSet(step.candidate, step.config.usernames);
         await logins.setPassword(step, SETTING, { login: { name: login.username, owner: step.config.owner }, password: login.password, keep: undefined });
       },
       test: (step) => logins.test(step),

@@ -1,7 +1,7 @@
 import type { PasswordPolicyConfig } from "../../model/target.ts";
 import { policyViolations, roleNameViolations, targetViolations } from "../checks.ts";
 import type { RotatorDefinition } from "../rotator.ts";
-import { loginOf, SETTING, TAKING_BACK, TargetLogins, withLogin } from "../target-logins.ts";
+import { loginOf, loginToSet, SETTING, TAKING_BACK, TargetLogins, withLogin } from "../target-logins.ts";
 
 export interface PostgresSingleUserConfig {
   readonly target: string;
@@ -22,20 +22,21 @@ export const postgresSingleUser: RotatorDefinition<PostgresSingleUserConfig> = {
     ...policyViolations(passwordPolicy),
   ],
   target: ({ target }) => target,
+  logins: ({ username }) => [{ name: username }],
   needs: ({ target }) => [{ capability: "operate", path: `targets/${target}` }],
   open(host) {
     const logins = new TargetLogins(host, "postgres");
     return {
       create: async ({ config, current }) => ({ data: withLogin(current, config.username, config.passwordPolicy) }),
       async set(step) {
-        const login = loginOf(step.candidate)!;
+        const login = loginToSet(step.candidate, [step.config.username]);
         await logins.setPassword(step, SETTING, { login: { name: login.username }, password: login.password, keep: undefined });
       },
       test: (step) => logins.test(step),
       /** Whoever has CURRENT gets in again. */
       async discard(step) {
         const [current, candidate] = [loginOf(step.current), loginOf(step.candidate)];
-        if (current === undefined || current.username !== candidate?.username) return;
+        if (candidate?.username !== step.config.username || current?.username !== candidate.username) return;
         await logins.setPassword(step, TAKING_BACK, { login: { name: current.username }, password: current.password, keep: undefined });
       },
     };

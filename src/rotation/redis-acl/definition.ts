@@ -1,7 +1,7 @@
 import type { PasswordPolicyConfig } from "../../model/target.ts";
 import { policyViolations, targetViolations } from "../checks.ts";
 import type { RotatorDefinition } from "../rotator.ts";
-import { loginOf, SETTING, TAKING_BACK, TargetLogins, withLogin } from "../target-logins.ts";
+import { loginOf, loginToSet, SETTING, TAKING_BACK, TargetLogins, withLogin } from "../target-logins.ts";
 
 export interface RedisAclConfig {
   readonly target: string;
@@ -24,18 +24,19 @@ export const redisAcl: RotatorDefinition<RedisAclConfig> = {
     ...policyViolations(passwordPolicy),
   ],
   target: ({ target }) => target,
+  logins: ({ username }) => [{ name: username }],
   needs: ({ target }) => [{ capability: "operate", path: `targets/${target}` }],
   open(host) {
     const logins = new TargetLogins(host, "redis");
     return {
       create: async ({ config, current }) => ({ data: withLogin(current, config.username, config.passwordPolicy) }),
       async set(step) {
-        const login = loginOf(step.candidate)!;
+        const login = loginToSet(step.candidate, [step.config.username]);
         await logins.setPassword(step, SETTING, { login: { name: login.username }, password: login.password, keep: undefined });
       },
       test: (step) => logins.test(step),
       async finish(step) {
-        const [login, previous] = [loginOf(step.candidate)!, loginOf(step.previous)];
+        const [login, previous] = [loginToSet(step.candidate, [step.config.username]), loginOf(step.previous)];
         // Before the first rotation the ledger did not know what applications log in with: it lives until the next one.
         if (previous?.username !== login.username) return;
         const keep = step.config.dropPrevious ? [] : [previous.password];
@@ -43,7 +44,7 @@ export const redisAcl: RotatorDefinition<RedisAclConfig> = {
       },
       async discard(step) {
         const [current, candidate] = [loginOf(step.current), loginOf(step.candidate)];
-        if (candidate === undefined || current?.username !== candidate.username) return;
+        if (candidate?.username !== step.config.username || current?.username !== candidate.username) return;
         await logins.setPassword(step, TAKING_BACK, {
           login: { name: current.username },
           password: current.password,

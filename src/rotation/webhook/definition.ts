@@ -1,8 +1,8 @@
 import { policyViolations } from "../checks.ts";
-import { madeHere, madeOutside, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft } from "../outside.ts";
+import { candidateOf, outsideNeeds, outsideViolations, refused, secretPathViolations, timeLeft } from "../outside.ts";
 import type { CandidateStep, CreateStep, RotatorDefinition } from "../rotator.ts";
 import { urlProblem, type WebhookConfig } from "./config.ts";
-import { bodyOf, candidateIn, type StepName, worksIn } from "./message.ts";
+import { bodyOf, candidateIn, expireAtIn, type StepName, worksIn } from "./message.ts";
 import { post } from "./post.ts";
 
 const MIN_KEY_BYTES = 16;
@@ -41,8 +41,8 @@ export const webhook: RotatorDefinition<WebhookConfig> = {
     };
     return {
       async create(step) {
-        const made = candidateIn(await ask("create", step));
-        return { data: made === undefined ? madeHere(step) : madeOutside(made) };
+        const answer = await ask("create", step);
+        return candidateOf(candidateIn(answer), expireAtIn(answer), step, host.clock.now());
       },
       set: async (step) => void (await must("set", step)),
       test: async (step) => (worksIn(await must("test", step)) ? "works" : "refused"),

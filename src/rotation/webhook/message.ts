@@ -6,6 +6,8 @@ import type { WebhookConfig } from "./config.ts";
 
 export type StepName = "create" | "set" | "test" | "finish" | "discard";
 
+const RFC_3339 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]\d{2}:\d{2})$/;
+
 /** What is POSTed, as in docs/rotation.md. Holds secrets in clear. */
 export function bodyOf(name: StepName, instance: string, step: CreateStep<WebhookConfig> & Partial<CandidateStep<WebhookConfig>>): Buffer {
   const { path, generation, candidateId, deadlineAt, config, current, candidate, previous, givenUp } = step;
@@ -33,6 +35,14 @@ export function candidateIn(answer: unknown): SecretData | undefined {
   if (!isObject(found)) throw refused("malformed_answer");
   const data = new Map(Object.entries(found).map(([name, value]): [string, SecretValue] => [name, valueOf(value)]));
   return data.size === 0 ? undefined : data;
+}
+
+/** When the service's candidate ends, Unix milliseconds; undefined: not by itself. Throws TARGET_MISCONFIGURED `malformed_answer`. */
+export function expireAtIn(answer: unknown): number | undefined {
+  const text = isObject(answer) ? answer["expire_time"] : undefined;
+  if (text === undefined || text === null) return undefined;
+  if (typeof text !== "string" || !RFC_3339.test(text) || Number.isNaN(Date.parse(text))) throw refused("malformed_answer");
+  return Date.parse(text);
 }
 
 /** A test's answer. Throws TARGET_MISCONFIGURED `malformed_answer` for what is none: silence is no success. */

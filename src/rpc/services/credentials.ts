@@ -51,7 +51,7 @@ export function credentialService(issuer: LeaseIssuer, requests: RequestKeys, st
         createTime: timestamp(version.createdAt),
         expireTime: timestamp(version.expireAt),
         lastRotationTime: timestamp(rotation.lastAt),
-        nextRotationTime: timestamp(rotation.plannedAt),
+        nextRotationTime: timestamp(rotation.nextAt),
       };
       return {
         path: call.path,

@@ -58,7 +58,7 @@ export function rotationMessage(record: RotationRecord): MessageInitShape<typeof
     stepTime: timestamp(record.stepAt),
     stuckSince: timestamp(record.stuckSince),
     nextAttemptTime: record.state === "RUNNING" ? timestamp(record.dueAt) : undefined,
-    nextRotationTime: timestamp(record.plannedAt),
+    nextRotationTime: timestamp(record.nextAt),
     lastRotationTime: timestamp(record.lastAt),
   };
   return {
