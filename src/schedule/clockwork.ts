@@ -230,12 +230,13 @@ export class Clockwork<D extends Due> {
   async #retime(ids: readonly string[], earliest = 0): Promise<void> {
     if (ids.length === 0) return;
     const times = (await this.#deps.source.times(ids)).map(({ id, at }) => ({ id, at: Math.max(at, earliest) }));
-    const waiting = new Set(times.map((time) => time.id));
     const now = this.#deps.clock.now();
     const near = times.filter((time) => time.at - now <= HORIZON_MS);
     for (const time of near) this.#wake(time.at);
     const { index } = this.#deps;
-    await Promise.all([index?.put(near), index?.remove(ids.filter((id) => !waiting.has(id)))]).catch(() => {});
+    // What is far away goes too, or it would be looked at whenever a claim is over: the sweep brings it back in time.
+    const soon = new Set(near.map((time) => time.id));
+    await Promise.all([index?.put(near), index?.remove(ids.filter((id) => !soon.has(id)))]).catch(() => {});
   }
 
   async #wakeForNext(): Promise<void> {

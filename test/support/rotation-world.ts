@@ -20,6 +20,8 @@ import { createRotations, type Rotations } from "../../src/rotation/rotations.ts
 import type { CandidateStep, RotatorAbilities, RotatorDefinition } from "../../src/rotation/rotator.ts";
 import { DEFAULT_ROTATION_SETTINGS, type RotationSettings } from "../../src/rotation/settings.ts";
 import { decodePayload, encodePayload } from "../../src/secrets/payload.ts";
+import { DueIndex } from "../../src/schedule/due-index.ts";
+import { createRedis, redisScope } from "../../src/schedule/redis.ts";
 import { SecretReader } from "../../src/secrets/read.ts";
 import { SecretWriter } from "../../src/secrets/write.ts";
 import { Pool } from "../../src/store/db.ts";
@@ -91,14 +93,19 @@ export interface RotationReplica extends Rotations {
   close(): Promise<void>;
 }
 
+export interface ReplicaOptions {
+  readonly outside?: Outside;
+  readonly settings?: Partial<RotationSettings>;
+  /** As src/leases/gate.ts. */
+  readonly gate?: (uid: string) => Promise<void>;
+  /** With a due index. */
+  readonly redisUrl?: string;
+  readonly sweepMs?: number;
+}
+
 export interface RotationWorld {
   readonly database: TestDatabase;
-  /** @param options `gate`: as src/leases/gate.ts. */
-  replica(options?: {
-    readonly outside?: Outside;
-    readonly settings?: Partial<RotationSettings>;
-    readonly gate?: (uid: string) => Promise<void>;
-  }): Promise<RotationReplica>;
+  replica(options?: ReplicaOptions): Promise<RotationReplica>;
   /** Moves the ledger's clock; nothing sleeps. */
   advance(ms: number): Promise<void>;
   /** A secret with a password that the outside accepts, under rotation. */
@@ -152,7 +159,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
 
   const world: RotationWorld = {
     database,
-    async replica({ outside = {}, settings = {}, gate = async () => {} } = {}) {
+    async replica({ outside = {}, settings = {}, gate = async () => {}, redisUrl, sweepMs = 100 } = {}) {
       const config = { url: database.url, poolSize: 6, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false };
       const db = new Pool(config, log);
       store = db;
@@ -175,6 +182,8 @@ export async function rotationWorld(): Promise<RotationWorld> {
       clocks.push(clock);
       reader = new SecretReader(db, keyring, clock);
       const reads = new ReadCounter(db);
+      const redis = redisUrl === undefined ? undefined : createRedis(redisUrl, log);
+      if (redis !== undefined) await until("Redis answers", () => redis.status === "ready");
       const rotations = createRotations({
         db,
         clock,
@@ -185,9 +194,9 @@ export async function rotationWorld(): Promise<RotationWorld> {
         log,
         reads,
         metrics: new Metrics(),
-        index: undefined,
+        index: redis && new DueIndex(redis, redisScope("test"), "due-rotations"),
         instance: "test",
-        sweepMs: 100,
+        sweepMs,
         gate,
         settings: { ...DEFAULT_ROTATION_SETTINGS, ...settings },
         rotators: [tableRotator(database, outside), ...(ROTATORS as readonly RotatorDefinition<never>[])] as readonly RotatorDefinition[],
@@ -199,6 +208,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
         targets: new CatalogWriter(catalog, targets, keyring, committer),
         async close() {
           await rotations.stop();
+          redis?.disconnect();
           await targets.close();
           await committer.close();
           await db.close();
