@@ -50,6 +50,7 @@ import { secretService } from "./rpc/services/secrets.ts";
 import { subscriptionService } from "./rpc/services/subscriptions.ts";
 import { watchService } from "./rpc/services/watch.ts";
 import { SERVICES } from "./rpc/methods.ts";
+import { loginsOfTarget } from "./rotation/logins-of-target.ts";
 import { ReadCounter } from "./rotation/reads.ts";
 import { createRotations } from "./rotation/rotations.ts";
 import { DEFAULT_ROTATION_SETTINGS } from "./rotation/settings.ts";
@@ -271,6 +272,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
         gate: ledger.gate,
         revoker: ledger.revoker,
         logins,
+        loginsOf: (target) => loginsOfTarget(db, rotations.rotators, target),
       }),
     ),
     ...pipeline.bind(SERVICES.OperationService, operationService(db, operations, requests, systemClock)),

@@ -1,21 +1,15 @@
 import { randomUUID } from "node:crypto";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { Command } from "commander";
 import type { Client } from "../client/client.ts";
+import { CallError } from "../client/errors.ts";
 import { CredentialService } from "../gen/leasehold/v1/credential_service_pb.ts";
-import {
-  GeneratedFieldSchema,
-  type Rotation,
-  Rotation_State as State,
-  RotationPolicySchema,
-  RotationSchema,
-  RotationService,
-  Rotation_Step as Step,
-} from "../gen/leasehold/v1/rotation_service_pb.ts";
-import { type Context, parseTime, withClient } from "./context.ts";
-import { UsageError } from "./exit.ts";
+import { type Rotation, Rotation_State as State, RotationSchema, RotationService, Rotation_Step as Step } from "../gen/leasehold/v1/rotation_service_pb.ts";
+import { type Context, withClient } from "./context.ts";
+import { CheckFailed } from "./exit.ts";
 import { nameOf, plainData, printFields, printTable, printValue, type Format, when, wholeJsonOf } from "./output.ts";
+import { type PutFlags, rotationOf, rotatorOf } from "./rotation-flags.ts";
 import { allPages } from "./secret.ts";
 
 const { method } = RotationService;
@@ -28,39 +22,9 @@ interface Begun {
   readonly requestId: string;
 }
 
-interface PutFlags {
-  readonly generate: string[];
-  readonly interval?: string;
-  readonly cron?: string;
-  readonly timeZone?: string;
-  readonly window?: string;
-  readonly jitter?: string;
-  readonly maxAge?: string;
-  readonly now: boolean;
-}
-
 export function addRotationCommands(program: Command): void {
-  const rotation = program
-    .command("rotation")
-    .description("secrets that get a new value by themselves; other rotators than --generate by `apply`, kind Rotation");
-
-  rotation
-    .command("put <secret>")
-    .description("rotate passwords that the broker makes, such as secrets/payments/api")
-    .requiredOption("--generate <field...>", "fields that get a new password each time; others stay as they are")
-    .option("--interval <time>", "so long after the last one, such as 30d")
-    .option("--cron <expression>", "five fields, such as '0 3 * * SUN'")
-    .option("--time-zone <name>", "of --cron, such as Europe/Berlin; UTC if left out")
-    .option("--window <time>", "how late a planned one may begin; else it waits for the next time")
-    .option("--jitter <time>", "planned times are put off by up to this")
-    .option("--max-age <time>", "when CURRENT is older than this, whoever wrote it")
-    .option("--now", "begin one at once", false)
-    .action((path: string, flags: PutFlags, command: Command) =>
-      withClient(command, async ({ client, format }) => {
-        const answer = await client.call(method.putRotation, { rotation: rotationOf(path, flags), rotateNow: flags.now, requestId: randomUUID() });
-        show(answer.rotation!, format);
-      }),
-    );
+  const rotation = program.command("rotation").description("secrets that get a new value by themselves");
+  addPut(rotation);
 
   rotation
     .command("get <secret>")
@@ -94,8 +58,18 @@ export function addRotationCommands(program: Command): void {
       }),
     );
 
+  rotation
+    .command("now <secret>")
+    .description("begin one at once, whatever the policy says")
+    .option("-w, --wait", WAIT, false)
+    .action((path: string, { wait }: { wait: boolean }, command: Command) =>
+      withClient(command, async (context) => {
+        const begun = await context.client.call(method.rotateNow, { path: pathOf(path), requestId: randomUUID() });
+        show(wait ? await newCurrent(context, begun.rotation!) : begun.rotation!, context.format);
+      }),
+    );
+
   for (const [name, description, call] of [
-    ["now", "begin one at once, whatever the policy says", (client: Client, request: Begun) => client.call(method.rotateNow, request)],
     ["abort", "give the candidate up; nothing begins by itself until `resume`", (client: Client, request: Begun) => client.call(method.abortRotation, request)],
     ["resume", "go on after `abort`, or try a failing step at once", (client: Client, request: Begun) => client.call(method.resumeRotation, request)],
   ] as const) {
@@ -123,6 +97,86 @@ export function addRotationCommands(program: Command): void {
     .action((path: string, _options: object, command: Command) => withClient(command, (context) => credential(context, path)));
 }
 
+/** Without a rotator's flag only what is named changes: an interval, say. */
+function addPut(rotation: Command): void {
+  rotation
+    .command("put <secret>")
+    .description(
+      "write how and when a secret is rotated; of one that exists, what is left out stays as it is. Passwords' rules and other details: `apply`, kind Rotation",
+    )
+    .option(
+      "-g, --generate <field...>",
+      "made by the broker: FIELD (a password), FIELD=random, FIELD=ed25519, ec-p256, rsa-3072 and the like; other fields stay as they are",
+    )
+    .option("--postgres <target>", "the password of one PostgreSQL login (--user), or of two that take turns (--user A B --owner ROLE)")
+    .option("--redis <target>", "the password of a Redis ACL user (--user)")
+    .option("--webhook <url>", "an HTTPS endpoint of yours does the steps")
+    .option("--grpc <host:port>", "a RotatorService of yours does the steps")
+    .option("-u, --user <login...>", "of --postgres or --redis")
+    .option("--owner <role>", "NOLOGIN role that both of two logins are members of")
+    .option("--database <name>", "where a login of --postgres is tried; else the target's own")
+    .option("--drop-previous", "of --redis: end the previous password with the rotation")
+    .option("--signing-secret <secret>", "of --webhook: its field `key` signs the requests")
+    .option("--spiffe-id <id>", "of --grpc: whom the service must be")
+    .option("--client-secret <secret>", "of --grpc: `certificate` and `key` that the broker shows")
+    .option("--service-ca <file>", "CA of --webhook or --grpc, PEM")
+    .option("--parameter <name=value...>", "handed to --webhook or --grpc")
+    .option("--field <name>", "of --webhook or --grpc that makes no value: what the broker makes; else password")
+    .option("-i, --interval <time>", "so long after the last one, such as 30d")
+    .option("-c, --cron <expression>", "five fields, such as '0 3 * * SUN'")
+    .option("--time-zone <name>", "of --cron, such as Europe/Berlin; UTC if left out")
+    .option("--window <time>", "how late a planned one may begin; else it waits for the next time")
+    .option("--jitter <time>", "planned times are put off by up to this")
+    .option("--max-age <time>", "when CURRENT is older than this, whoever wrote it")
+    .option("--max-reads <number>", "when CURRENT was read so often")
+    .option("--before-expiry <time>", "so long before CURRENT's expire_time")
+    .option("--on-finding", "when a finding about its target is raised")
+    .option("--max-failures <number>", "of one candidate, before another is made; else 5")
+    .option("--now", "begin one at once", false)
+    .option("-w, --wait", WAIT, false)
+    .option("--dry-run", "check, change nothing", false)
+    .action((path: string, flags: PutFlags & { readonly now: boolean; readonly wait: boolean; readonly dryRun: boolean }, command: Command) =>
+      withClient(command, async (context) => {
+        const { client, format } = context;
+        const before = rotatorOf(flags) === undefined ? await existing(client, pathOf(path)) : undefined;
+        const rotation = rotationOf(pathOf(path), flags, before);
+        const request = { rotation, etag: before?.etag ?? "", rotateNow: flags.now, dryRun: flags.dryRun, requestId: randomUUID() };
+        const answer = await client.call(method.putRotation, request);
+        if (flags.dryRun) return console.log(`${pathOf(path)} is well formed (dry run)`);
+        show(flags.wait ? await newCurrent(context, answer.rotation!) : answer.rotation!, format);
+      }),
+    );
+}
+
+const WAIT = "until CURRENT has moved, at most --timeout";
+const POLL_MS = 250;
+
+async function existing(client: Client, path: string): Promise<Rotation | undefined> {
+  try {
+    return (await client.call(method.getRotation, { path })).rotation;
+  } catch (error) {
+    if (error instanceof CallError && error.reason === "ROTATION_NOT_FOUND") return undefined;
+    throw error;
+  }
+}
+
+/** Throws CheckFailed, when it was said how it stands. */
+async function newCurrent({ client, format, timeoutMs }: Context, begun: Rotation): Promise<Rotation> {
+  const giveUpAt = Date.now() + timeoutMs;
+  for (;;) {
+    // oxlint-disable-next-line no-await-in-loop -- one look after the other
+    const rotation = (await client.call(method.getRotation, { path: begun.path })).rotation!;
+    const moved = rotation.lastRotationTime !== undefined && !isDeepStrictEqual(rotation.lastRotationTime, begun.lastRotationTime);
+    if (moved || (begun.state !== State.RUNNING && rotation.state === State.WAITING && rotation.lastRotationTime !== undefined)) return rotation;
+    if (rotation.state === State.ABORTED || Date.now() > giveUpAt) {
+      show(rotation, format);
+      throw new CheckFailed();
+    }
+    // oxlint-disable-next-line no-await-in-loop
+    await sleep(POLL_MS);
+  }
+}
+
 async function credential({ client, format }: Context, path: string): Promise<void> {
   const got = await client.call(CredentialService.method.getStaticCredential, { path });
   const data = plainData(got.data);
@@ -133,33 +187,6 @@ async function credential({ client, format }: Context, path: string): Promise<vo
     secret: `${got.path} version ${got.version}`,
     "next rotation": times.nextRotationTime || "none by itself",
     ...Object.fromEntries(Object.entries(data).map(([key, value]) => [key, typeof value === "string" ? value : value.base64])),
-  });
-}
-
-function rotationOf(path: string, flags: PutFlags): MessageInitShape<typeof RotationSchema> {
-  const time = (text: string | undefined, option: string) => (text === undefined ? undefined : durationFromMs(parseTime(text, option)));
-  const [interval, window, jitter, maxAge] = [
-    time(flags.interval, "--interval"),
-    time(flags.window, "--window"),
-    time(flags.jitter, "--jitter"),
-    time(flags.maxAge, "--max-age"),
-  ];
-  if (interval !== undefined && flags.cron !== undefined) throw new UsageError("give --interval or --cron, not both");
-  if (flags.cron === undefined && (flags.timeZone ?? flags.window) !== undefined) throw new UsageError("--time-zone and --window go with --cron");
-  return create(RotationSchema, {
-    path: pathOf(path),
-    policy: create(RotationPolicySchema, {
-      ...(interval === undefined ? {} : { schedule: { case: "interval", value: interval } }),
-      ...(flags.cron === undefined
-        ? {}
-        : { schedule: { case: "cron", value: { expression: flags.cron, timeZone: flags.timeZone ?? "", ...(window === undefined ? {} : { window }) } } }),
-      ...(jitter === undefined ? {} : { jitter }),
-      ...(maxAge === undefined ? {} : { conditions: { maxAge } }),
-    }),
-    rotator: {
-      case: "generated",
-      value: { fields: flags.generate.map((name) => create(GeneratedFieldSchema, { name, kind: { case: "password", value: {} } })) },
-    },
   });
 }
 

@@ -90,6 +90,17 @@ export async function listRotations(db: Db, range: PathRange, after: string, stu
   return (await db.query<Row>(LIST, [after, range.from, range.to, stuck, limit])).map(recordOf);
 }
 
+const OF_TARGET = {
+  name: "rotation_of_target",
+  text: "select rotator, document from rotation where namespace_id = 1 and target = $1 order by path limit 1000",
+};
+
+/** What rotates logins of a target, by its name; 1,000 of them at most. */
+export async function rotationsOfTarget(db: Db, target: string): Promise<{ readonly rotator: string; readonly config: object }[]> {
+  const rows = await db.query<Pick<Row, "rotator" | "document">>(OF_TARGET, [target]);
+  return rows.map(({ rotator, document }) => ({ rotator, config: document.config }));
+}
+
 const NOW = { name: "rotation_now", text: "select leasehold_now() as now" };
 
 /** The database's clock, Unix milliseconds. */

@@ -38,9 +38,9 @@ import { until } from "./until.ts";
 
 export const APP = "spiffe://acme.test/ns/payments/sa/app";
 export const OTHER = "spiffe://acme.test/ns/billing/sa/app";
-const GROUP = "readers";
-const BROKER_LOGIN = "leasehold_broker";
-const DATABASE = "app";
+export const GROUP = "readers";
+export const BROKER_LOGIN = "leasehold_broker";
+export const DATABASE = "app";
 const DEADLINE_MS = 20_000;
 
 /** One identity's calls to one broker, without retries: what a test sees is what the broker said. */

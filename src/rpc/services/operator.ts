@@ -16,6 +16,7 @@ import type { LoginRotator } from "../../catalog/rotate-login.ts";
 import type { CatalogWriter, Write } from "../../catalog/write.ts";
 import type { Keyring } from "../../crypto/keyring.ts";
 import { rotateKeyring } from "../../crypto/rotate.ts";
+import type { StaticLogin } from "../../engines/static-login.ts";
 import type { TargetGate } from "../../leases/gate.ts";
 import type { LeaseRevoker } from "../../leases/revoke.ts";
 import { parsePrefix } from "../../model/path.ts";
@@ -33,6 +34,7 @@ import type { RequestKeys } from "../request-key.ts";
 import { roleInput, roleMessage, targetInput, targetMessage } from "./catalog-messages.ts";
 import { operationMessage } from "./operations.ts";
 import { reconcileHandlers } from "./reconcile.ts";
+import { testTargetNow } from "./target-test.ts";
 
 export interface OperatorServiceDeps {
   readonly db: Db;
@@ -47,6 +49,8 @@ export interface OperatorServiceDeps {
   readonly gate: TargetGate;
   readonly revoker: LeaseRevoker;
   readonly logins: LoginRotator;
+  /** Those of a target, by its name, whose passwords rotations set. */
+  readonly loginsOf: (target: string) => Promise<readonly StaticLogin[]>;
   /** What this replica is and how it stands. */
   readonly info: () => Omit<GetServerInfoResponse, "$typeName" | "$unknown">;
 }
@@ -103,7 +107,7 @@ export function operatorService(deps: OperatorServiceDeps): Handlers<typeof Oper
         if (role === undefined || role.targetUid !== target.uid) throw new LeaseholdError("ROLE_NOT_FOUND");
       }
       const open = await deps.targets.open(target.uid);
-      const checks = await open.preflight(role?.config);
+      const checks = await testTargetNow(open, role?.config, await deps.loginsOf(target.name));
       return { ok: checks.every((check) => check.ok), checks: checks.map((check) => ({ ...check })) };
     },
 

@@ -17,6 +17,9 @@ insert into rotation_login (namespace_id, target, login, rotation_uid)
     where r.target <> '' and l.login is not null order by r.created_at on conflict do nothing;
 create index rotation_target on rotation (namespace_id, target) where target <> '';
 
+-- A rotation that is deleted and put again goes on counting: whoever fences by generation outside would refuse it for as many candidates as there were.
+alter table secret add column rotation_generation bigint not null default 0;
+
 -- When the next one begins by itself, as far as it is known: the plan, or a condition on CURRENT that comes first (as lookAfter in src/rotation/policy.ts has it). Null while aborted.
 create function rotation_next(r rotation) returns timestamptz language sql stable as $$
   select case when r.state <> 'ABORTED' then least(r.planned_at,
@@ -121,8 +124,8 @@ begin
       insert into secret (uid, namespace_id, path, latest_version, current_version, created_at, updated_at)
         values ((a->>'secret_uid')::uuid, 1, c->>'path', 0, 0, t, t) returning * into s;
     end if;
-    insert into rotation (uid, namespace_id, path, secret_uid, rotator, target, document, state, settled_at, due_at, planned_at, window_ends_at, max_reads, on_finding, follows_current, created_at, updated_at, updated_by)
-      values ((a->>'uid')::uuid, 1, c->>'path', s.uid, a->>'rotator', a->>'target', (a->>'document')::json, 'WAITING', t, t, (a->>'planned_at')::timestamptz, (a->>'window_ends_at')::timestamptz,
+    insert into rotation (uid, namespace_id, path, secret_uid, rotator, target, document, state, generation, settled_at, due_at, planned_at, window_ends_at, max_reads, on_finding, follows_current, created_at, updated_at, updated_by)
+      values ((a->>'uid')::uuid, 1, c->>'path', s.uid, a->>'rotator', a->>'target', (a->>'document')::json, 'WAITING', s.rotation_generation, t, t, (a->>'planned_at')::timestamptz, (a->>'window_ends_at')::timestamptz,
         (a->>'max_reads')::bigint, (a->>'on_finding')::boolean, (a->>'follows_current')::boolean, t, t, c->'actor'->>'principal') returning * into r;
   else
     if etag not in ('', '*', r.edition::text) then return refuse('VERSION_MISMATCH', jsonb_build_object('actual', r.edition::text)); end if;
@@ -198,6 +201,7 @@ begin
   if etag not in ('', '*', r.edition::text) then return refuse('VERSION_MISMATCH', jsonb_build_object('actual', r.edition::text)); end if;
   if rotation_is_open(r) then return refuse('ROTATION_IN_PROGRESS', jsonb_build_object('step', r.step)); end if;
   delete from rotation where uid = r.uid;
+  update secret set rotation_generation = r.generation where uid = r.secret_uid;
   delete from secret where uid = r.secret_uid and latest_version = 0;
   return done('{}', '{"type":57,"removed":true}');
 end $$;
