@@ -70,7 +70,7 @@ import { LedgerClock } from "./store/ledger-clock.ts";
 import { migrate } from "./store/migrate.ts";
 import { openState, type StoreState } from "./store/state.ts";
 import { createSubscriptions } from "./subscriptions/subscriptions.ts";
-import { startTelemetry } from "./telemetry/telemetry.ts";
+import { startTelemetry, type Telemetry } from "./telemetry/telemetry.ts";
 import { PrometheusListener } from "./telemetry/prometheus-listener.ts";
 import { Feed } from "./watch/feed.ts";
 import { Hub } from "./watch/hub.ts";
@@ -106,7 +106,7 @@ export async function startApp(config: Config, env: NodeJS.ProcessEnv = process.
     for (const end of [...drains, ...stops.toReversed()]) await end().catch((error: Error) => log.warn({ error: error.message }, "a part did not stop well"));
   });
   try {
-    const address = await build(config, env, { metrics, log, stops, drains, spans: telemetry.spans });
+    const address = await build(config, env, { metrics, log, stops, drains, telemetry });
     return { address, stop };
   } catch (error) {
     await stop();
@@ -121,10 +121,10 @@ interface Process {
   readonly stops: (() => Promise<void>)[];
   /** What ends the calls under way, before any part is ended. */
   readonly drains: (() => Promise<void>)[];
-  readonly spans: Awaited<ReturnType<typeof startTelemetry>>["spans"];
+  readonly telemetry: Telemetry;
 }
 
-async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, stops, drains, spans }: Process): Promise<string> {
+async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, stops, drains, telemetry: { spans, acts } }: Process): Promise<string> {
   const processId = randomUUID();
   const startedAt = Date.now();
 
@@ -191,12 +191,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   };
   operations.register(revokeLeasesWork(db, ledger.revoker, (id, path) => may(id, "revoke", path), serving));
   const mayWatch = (id: string, path: string): boolean => may(id, "watch", path);
-  const subscriptions = createSubscriptions({ db, keyring, committer, feed, mayWatch, settings: config.subscriptions, render, log, metrics });
+  const subscriptions = createSubscriptions({ db, keyring, committer, feed, mayWatch, settings: config.subscriptions, render, log, metrics, spans: acts });
   const rotations = createRotations({
     ...domain,
     reads: rotated,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance), "due-rotations"),
     gate: (uid) => ledger.gate.check(uid),
+    spans: acts,
     settings: DEFAULT_ROTATION_SETTINGS,
   });
   const secrets = new SecretWriter(db, keyring, committer, reader);

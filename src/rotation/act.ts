@@ -1,4 +1,5 @@
 import { isReason, LeaseholdError } from "../base/errors.ts";
+import type { ActSpans } from "../base/act-spans.ts";
 import { reached } from "../base/fault-point.ts";
 import type { Log } from "../base/log.ts";
 import type { Counter } from "../base/metrics.ts";
@@ -25,6 +26,7 @@ export interface ActDeps {
   readonly clock: LedgerClock;
   readonly settings: RotationSettings;
   readonly log: Log;
+  readonly spans?: ActSpans | undefined;
   readonly succeeded: Counter;
   readonly failed: Counter;
   /** Its time moved: the schedule looks it up. */
@@ -58,7 +60,7 @@ export class RotationActor {
       for (let next: Stepped = held; next !== undefined;) {
         held = next;
         // oxlint-disable-next-line no-await-in-loop -- one step after the other
-        next = held.rotation.state === "WAITING" ? await this.#look(held) : await this.#steps.step(held);
+        next = held.rotation.state === "WAITING" ? await this.#look(held) : await this.#step(held);
       }
     } catch (error) {
       await this.#failed(held, error).catch((failure: Error) =>
@@ -95,6 +97,21 @@ export class RotationActor {
     const next = await this.#moves.keep(held, "rotation.begin", { cause }, begun, cause);
     await reached("rotate.begun");
     return typeof next === "string" ? undefined : next;
+  }
+
+  /** With its span. */
+  async #step(held: Held): Promise<Stepped> {
+    const { path, rotator, step, generation, attempts, cause, traceId } = held.rotation;
+    const attributes = { "leasehold.path": path, "leasehold.rotator": rotator, "leasehold.generation": generation, "leasehold.attempt": attempts };
+    const span = this.#deps.spans?.start(`rotation.${step?.toLowerCase() ?? "none"}`, attributes, { why: cause, traceId });
+    try {
+      const next = await this.#steps.step(held);
+      span?.end();
+      return next;
+    } catch (error) {
+      span?.end(problemOf(error));
+      throw error;
+    }
   }
 
   async #plan(held: Held, lookAt: number | undefined, plan: Plan): Promise<undefined> {

@@ -1,3 +1,4 @@
+import type { ActSpans } from "../base/act-spans.ts";
 import { systemClock } from "../base/clock.ts";
 import { LeaseholdError } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
@@ -40,6 +41,7 @@ export interface RotationsDeps {
   readonly log: Log;
   readonly metrics: Metrics;
   readonly reads: ReadCounter;
+  readonly spans?: ActSpans | undefined;
   /** Beside those of the registry; for tests of the steps. */
   readonly rotators?: readonly RotatorDefinition[];
 }
@@ -81,6 +83,7 @@ export function createRotations(deps: RotationsDeps): Rotations {
     clock: deps.clock,
     settings: deps.settings,
     log,
+    spans: deps.spans,
     changed,
     gate: async (name) => {
       const target = catalog.target(name);

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { sleep, systemClock } from "../base/clock.ts";
+import type { ActSpan, ActSpans } from "../base/act-spans.ts";
 import type { Log } from "../base/log.ts";
 import { backoffMs } from "../base/retry.ts";
 import { systemActor } from "../model/audit.ts";
@@ -23,6 +24,7 @@ export interface RunnerDeps {
   readonly log: Log;
   /** Milliseconds since this process was last known to be at the head of the change log. */
   readonly lagMs: () => number;
+  readonly spans?: ActSpans | undefined;
 }
 
 const LAG_WAIT_MS = 200;
@@ -118,10 +120,28 @@ export class Runner {
 
   /** Undefined: the claim ended while it was under way, so what came of it is another worker's to find out. */
   async #send(delivery: Delivery): Promise<Verdict | undefined> {
+    const span = this.#span(delivery);
     const verdict = await this.#sink.deliver({ id: deliveryId(delivery), delivery, fence: this.#record.claim }, this.#signal);
+    span?.end(verdict.kind === "accepted" ? undefined : verdict.problem);
     if (this.#signal.aborted && verdict.kind !== "accepted") return undefined;
     this.#deps.outcomes.attempt(this.#record.document.sink.kind, verdict.kind, delivery.changes.length);
     return verdict;
+  }
+
+  /** One of a single change names its path; what made it, and where, is in the audit by that revision. */
+  #span({ changes, revision, epoch, replay }: Delivery): ActSpan | undefined {
+    const { name, document } = this.#record;
+    const [first] = changes;
+    const attributes = {
+      "leasehold.path": `subscriptions/${name}`,
+      "leasehold.sink": document.sink.kind,
+      "leasehold.epoch": epoch,
+      "leasehold.revision": revision,
+      "leasehold.events": changes.length,
+      "leasehold.attempt": this.#attempts + 1,
+      ...(changes.length === 1 ? { "leasehold.event_path": first!.path } : {}),
+    };
+    return this.#deps.spans?.start("subscription.deliver", attributes, { why: replay === true ? "replay" : "change", traceId: "" });
   }
 
   async #accepted(batch: Batch): Promise<void> {

@@ -1,3 +1,4 @@
+import type { ActSpans } from "../base/act-spans.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Keyring } from "../crypto/keyring.ts";
@@ -28,6 +29,7 @@ export interface SubscriptionsDeps {
   readonly render: Render;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly spans?: ActSpans | undefined;
 }
 
 export interface Subscriptions {
@@ -52,7 +54,7 @@ export function createSubscriptions(deps: SubscriptionsDeps): Subscriptions {
   const outcomes = new Outcomes(metrics, () => deliverer.size);
   const losses = new Losses(db, committer, outcomes, log);
   const source = { db, tail: feed, mayWatch: deps.mayWatch };
-  const runner = { db, committer, settings, outcomes, log, lagMs: () => feed.lagMs };
+  const runner = { db, committer, settings, outcomes, log, lagMs: () => feed.lagMs, spans: deps.spans };
   const deliverer = new Deliverer({ runner, source, tails, claims, losses, keyring, render: deps.render, log });
   const tokens = new AckTokens(new TokenBox(keyring, "ack-token"));
   feed.listen({

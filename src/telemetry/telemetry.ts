@@ -5,11 +5,13 @@ import { otelLogDestination } from "./otel-logs.ts";
 import { observeMetrics } from "./otel-metrics.ts";
 import { samplerOf } from "./sampler.ts";
 import { signalsOf } from "./signals.ts";
-import { CallSpans } from "./spans.ts";
+import { AutomaticSpans, CallSpans } from "./spans.ts";
 
 export interface Telemetry {
   /** Present when traces are exported. */
   readonly spans: CallSpans | undefined;
+  /** Likewise, for what nobody called for. */
+  readonly acts: AutomaticSpans | undefined;
   /** Present when logs are exported; `tee` it with the usual destination. */
   readonly logDestination: DestinationStream | undefined;
   /** Exports what is left, within `timeoutMs`. Never throws. */
@@ -23,7 +25,8 @@ const SPAN_BATCH = "1024";
 /** OpenTelemetry as the environment asks for it; nothing is loaded when it asks for nothing. `env` is changed: the SDK reads it too. */
 export async function startTelemetry(env: NodeJS.ProcessEnv, metrics: Metrics, version: string): Promise<Telemetry> {
   const signals = signalsOf(env);
-  if (!signals.traces && !signals.metrics && !signals.logs) return { spans: undefined, logDestination: undefined, stop: async () => undefined };
+  if (!signals.traces && !signals.metrics && !signals.logs)
+    return { spans: undefined, acts: undefined, logDestination: undefined, stop: async () => undefined };
   env["OTEL_BSP_MAX_QUEUE_SIZE"] ??= SPAN_QUEUE; // the usual 2,048 drop spans at 10,000 calls/s and a slow collector
   env["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] ??= SPAN_BATCH;
   env["OTEL_NODE_RESOURCE_DETECTORS"] = "service,host"; // never `process`: it records command arguments
@@ -38,8 +41,10 @@ export async function startTelemetry(env: NodeJS.ProcessEnv, metrics: Metrics, v
     ...(signals.logs ? {} : { logRecordProcessors: [] }),
   });
   if (signals.metrics) observeMetrics(otelMetrics.getMeter(NAME, version), metrics);
+  const [tracer, sampler] = [trace.getTracer(NAME, version), samplerOf(env)];
   return {
-    spans: signals.traces ? new CallSpans(trace.getTracer(NAME, version), samplerOf(env)) : undefined,
+    spans: signals.traces ? new CallSpans(tracer, sampler) : undefined,
+    acts: signals.traces ? new AutomaticSpans(tracer, sampler) : undefined,
     logDestination: signals.logs ? otelLogDestination(logs.getLogger(NAME, version)) : undefined,
     stop: (timeoutMs) => within(timeoutMs, sdk.shutdown()),
   };
