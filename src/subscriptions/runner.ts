@@ -141,7 +141,7 @@ export class Runner {
       "leasehold.attempt": this.#attempts + 1,
       ...(changes.length === 1 ? { "leasehold.event_path": first!.path } : {}),
     };
-    return this.#deps.spans?.start("subscription.deliver", attributes, { why: replay === true ? "replay" : "change", traceId: "" });
+    return this.#deps.spans?.start("subscription.deliver", attributes, { why: replay ? "replay" : "change", traceId: "" });
   }
 
   async #accepted(batch: Batch): Promise<void> {
