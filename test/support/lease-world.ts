@@ -38,9 +38,9 @@ import { until } from "./until.ts";
 
 export const APP = "spiffe://acme.test/ns/payments/sa/app";
 export const OTHER = "spiffe://acme.test/ns/billing/sa/app";
-const GROUP = "readers";
-const BROKER_LOGIN = "leasehold_broker";
-const DATABASE = "app";
+export const GROUP = "readers";
+export const BROKER_LOGIN = "leasehold_broker";
+export const DATABASE = "app";
 const DEADLINE_MS = 20_000;
 
 /** One identity's calls to one broker, without retries: what a test sees is what the broker said. */
@@ -336,7 +336,7 @@ export async function targetCluster(settings: Readonly<Record<string, string>> =
   return cluster;
 }
 
-async function bootstrap(cluster: TargetServer, instance: string, password: string): Promise<void> {
+export async function bootstrap(cluster: TargetServer, instance: string, password: string): Promise<void> {
   const client = new pg.Client(cluster.url(DATABASE));
   client.on("error", () => {});
   await client.connect();
