@@ -115,21 +115,30 @@ export class RawWatcher {
   async #stream(snapshot: boolean): Promise<void> {
     const { paths, types, includeValues } = this.wish;
     const leave = new AbortController();
-    const signal = AbortSignal.any([leave.signal, this.#stop.signal]);
     const client = this.#random.of(this.#clients);
     this.doing = `stream of replica ${this.#clients.indexOf(client)}, since ${new Date().toISOString()}, no message`;
     const request = { paths: [...paths], types: [...types], includeValues, snapshot, resumeToken: snapshot ? "" : this.#token };
     const began = this.#token === "" ? undefined : this.segments.at(-1);
-    const reader = new StreamReader(began, snapshot, this.#policies);
-    let messages = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
     // The answer to a repeated denial waits for its record (rpc/denials.ts), longer than the policy that denied it is in force here. On a starved machine more of it is needed.
-    const patience = setTimeout(() => leave.abort(), this.#patienceMs);
-    this.#patienceMs *= 2;
-    for await (const message of client.stream(WatchService.method.watch, request, signal)) {
+    const patience = setTimeout(() => {
+      this.#patienceMs *= 2;
+      leave.abort();
+    }, this.#patienceMs);
+    const messages = client.stream(WatchService.method.watch, request, AbortSignal.any([leave.signal, this.#stop.signal]));
+    try {
+      await this.#read(messages, new StreamReader(began, snapshot, this.#policies), leave, patience);
+    } finally {
+      clearTimeout(patience);
+    }
+  }
+
+  async #read(messages: AsyncIterable<WatchResponse>, reader: StreamReader, leave: AbortController, patience: NodeJS.Timeout): Promise<void> {
+    let left = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
+    for await (const message of messages) {
       clearTimeout(patience);
       this.#patienceMs = PATIENCE_MS;
       reader.take(message);
-      this.doing = `stream of replica ${this.#clients.indexOf(client)}, last message at ${new Date().toISOString()}`;
+      this.doing = `${this.doing.split(",")[0]}, last message at ${new Date().toISOString()}`;
       if (reader.segment !== undefined && reader.segment !== this.segments.at(-1)) this.segments.push(reader.segment);
       if (message.resumeToken !== "") this.#token = message.resumeToken;
       if (this.#stalls !== undefined) {
@@ -139,7 +148,7 @@ export class RawWatcher {
       }
       if (this.#settled) continue;
       if (this.#random.chance(0.15)) await sleep(this.#random.below(40));
-      if (--messages > 0) continue;
+      if (--left > 0) continue;
       this.doing += ", leaves";
       leave.abort();
     }
