@@ -103,11 +103,11 @@ export class OracleRun {
   async #step(): Promise<void> {
     const random = this.#random;
     const dice = random.next();
-    if (dice < 0.6) await Promise.all(Array.from({ length: 1 + random.below(4) }, () => this.#acts.act()));
-    else if (dice < 0.72) await this.#policy(FOLDERS.filter(() => random.chance(0.5)));
-    else if (dice < 0.8) this.#burst(1 + random.below(4));
-    else if (dice < 0.88) random.of(this.#scene.replicas).cut();
-    else if (dice < 0.95) await this.#scene.log.prune(random.below(6));
+    if (dice < 0.62) await Promise.all(Array.from({ length: 1 + random.below(4) }, () => this.#acts.act()));
+    else if (dice < 0.74) await this.#policy(FOLDERS.filter(() => random.chance(0.5)));
+    else if (dice < 0.82) this.#burst(1 + random.below(4));
+    else if (dice < 0.9) random.of(this.#scene.replicas).cut();
+    else if (dice < 0.97) await this.#scene.log.prune(random.below(6));
     else this.#restart(random.chance(0.5));
   }
 
