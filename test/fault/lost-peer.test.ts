@@ -15,7 +15,7 @@ import { until } from "../support/until.ts";
 const STREAMS = 8;
 
 /** A way to a server whose two ends are each of their own, to be reset: `near` leads to the client, `far` to the server. */
-async function openLine(port: number) {
+async function openLine(port: number, onConnected: (near: Socket) => void = () => {}) {
   const near: Socket[] = [];
   const far: Socket[] = [];
   const server = createServer((socket) => {
@@ -24,6 +24,7 @@ async function openLine(port: number) {
     near.push(socket);
     far.push(beyond);
     socket.pipe(beyond).pipe(socket);
+    onConnected(socket);
   });
   await once(server.listen(0, "127.0.0.1"), "listening");
   const close = (): void => {
@@ -78,6 +79,31 @@ describe("a connection that is reset just before it is written to", () => {
     expect(end).toBe("CallError");
     await client.call(SecretService.method.listSecrets, { prefix: "secrets/a/" });
     expect(line.near).toHaveLength(2);
+  });
+
+  it("is noticed by the client before the handshake is done too, and tried again", async () => {
+    const world = await testWorld();
+    const broker = await world.start();
+    let resets = 0;
+    const line = await openLine(portOf(broker.address), (socket) => {
+      if (resets++ > 0) return;
+      socket.resetAndDestroy();
+      // Whatever looks now and then looks before the reset is read.
+      const end = performance.now() + 2000;
+      while (performance.now() < end);
+    });
+    const { certificatePem: certificate, keyPem: key } = await identity("admin");
+    const ca = readFileSync(join(world.folder, "ca.pem"), "utf8");
+    const client = new Client({ address: `127.0.0.1:${line.port}`, certificate, key, ca, serverName: "localhost" });
+    closers.push(
+      () => world.close(),
+      line.close,
+      () => client.close(),
+    );
+    const list = (): Promise<unknown> => client.call(SecretService.method.listSecrets, { prefix: "secrets/a/" });
+    await expect(list()).rejects.toThrow(/No connection established/);
+    await until("a connection", () => list().catch(() => undefined));
+    expect(resets).toBeGreaterThan(1);
   });
 
   it("is noticed by the broker, which forgets it", async () => {
