@@ -4,7 +4,7 @@ import { openScene } from "../support/oracle-scene.ts";
 import { ENDS } from "../support/oracle-watcher.ts";
 
 /** `SEEDS=1000` (npm run test:watch) for many, `FIRST=501` to begin elsewhere, `SEED=17` for one. `KILLS` as `SEEDS`, of those whose replicas are killed. */
-const SEEDS = Number(process.env["SEEDS"] ?? 12);
+const SEEDS = Number(process.env["SEEDS"] ?? 8);
 const FIRST = Number(process.env["FIRST"] ?? 1);
 const ONLY = process.env["SEED"];
 const KILLS = Number(process.env["KILLS"] ?? 2);
