@@ -15,13 +15,13 @@ const MANY = 100;
 const MET = ["WATCH_TOO_SLOW", "REVISION_COMPACTED", "PERMISSION_DENIED", "DRAINING", "client WATCH_TOO_SLOW", "client REVISION_COMPACTED", "client DRAINING"];
 
 async function run(host: "here" | "process", seeds: readonly number[], options: OracleRunOptions): Promise<void> {
-  const { scene, close } = await openScene(host);
+  const opened = await openScene(host);
   const startedAt = performance.now();
   const left = seeds.entries();
   const work = async (): Promise<void> => {
     for (const [i, seed] of left) {
       try {
-        await new OracleRun(scene, seed, options).go();
+        await new OracleRun(opened.scene, seed, options).go();
       } catch (error) {
         throw new Error(`seed ${seed} (again with SEED=${seed} npm run test:watch): ${(error as Error).message}`, { cause: error });
       }
@@ -31,7 +31,7 @@ async function run(host: "here" | "process", seeds: readonly number[], options: 
   try {
     await Promise.all(Array.from({ length: SIDE_BY_SIDE }, work));
   } finally {
-    await close();
+    await opened.close();
   }
 }
 
