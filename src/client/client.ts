@@ -12,6 +12,7 @@ import {
 import { Client as Channel, connectivityState, credentials, type ServiceError, status } from "@grpc/grpc-js";
 import { type Endpoint, Material, type Pems } from "./endpoint.ts";
 import { CallError } from "./errors.ts";
+import { noticingLoss } from "./lost-connections.ts";
 
 const MAX_MESSAGE_BYTES = 16 * 1024 * 1024;
 /** A peer that is gone without a word (a pulled cable, a lost NAT entry) ends a watch after these, not never. */
@@ -126,7 +127,7 @@ export class Client {
 
 function open({ address, serverName }: Endpoint, { certificate, key, ca }: Pems): Channel {
   const context = createSecureContext({ ca, cert: certificate, key, minVersion: "TLSv1.3" });
-  return new Channel(address, credentials.createFromSecureContext(context), {
+  return new Channel(address, noticingLoss(credentials.createFromSecureContext(context)), {
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
     "grpc.keepalive_time_ms": KEEPALIVE_MS,

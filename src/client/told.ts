@@ -19,6 +19,8 @@ interface State {
  */
 export class Told {
   readonly #types: ReadonlySet<EventType>;
+  /** Whether the consumer is told of a snapshot's secrets: they come as events of this type. */
+  readonly #tellsEntries: boolean;
   readonly #known = new Map<string, State>();
   /** Told as removed by a difference: the log may still bring the removal itself. */
   readonly #gone = new Set<string>();
@@ -27,6 +29,7 @@ export class Told {
   /** @param types what the consumer asked for; empty: all. */
   constructor(types: ReadonlySet<EventType>) {
     this.#types = types;
+    this.#tellsEntries = types.size === 0 || types.has(EventType.SECRET_VERSION_CREATED);
   }
 
   /** A change of the log. False when the snapshot has told it already. */
@@ -36,8 +39,8 @@ export class Told {
     switch (event.type) {
       case EventType.SECRET_VERSION_CREATED:
       case EventType.ROTATION_SUCCEEDED:
-        // Committed between the snapshot's revision and the reading of its page.
-        if (known !== undefined && Number(event.version) <= known.version && msOf(event.time) <= known.at) return false;
+        // Committed between the snapshot's revision and the reading of its page; told then, if such entries are wanted.
+        if (this.#tellsEntries && known !== undefined && Number(event.version) <= known.version && msOf(event.time) <= known.at) return false;
         this.#set(key, stateOf(event));
         return true;
       case EventType.SECRET_VERSION_DELETED:

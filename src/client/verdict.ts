@@ -3,20 +3,24 @@ import { status } from "@grpc/grpc-js";
 import { backoffMs } from "../base/retry.ts";
 import type { CallError } from "./errors.ts";
 
+/** What grpc-js says of such a message; it has no code of its own. */
+const TOO_LARGE = /^(?:Received|Sent) message larger than max/;
+
 /**
  * What to do about the error that ended a stream or a call:
  * `again`: the same once more, later; `lost`: what came since is no longer kept, begin with a snapshot; `identity`: the certificate is refused, another one may not be; `final`: nothing helps.
  */
 export type Verdict = "again" | "lost" | "identity" | "final";
 
-export function verdictOf({ code, reason }: CallError): Verdict {
+export function verdictOf({ code, reason, message }: Pick<CallError, "code" | "reason" | "message">): Verdict {
   switch (code) {
     case status.OUT_OF_RANGE:
       return reason === "REVISION_COMPACTED" || reason === "RESUME_TOKEN_STALE" ? "lost" : "final";
     case status.UNAUTHENTICATED:
       return "identity";
     case status.RESOURCE_EXHAUSTED:
-      // Without a reason of the broker's own it is a message too large for this client, and will be again.
+      // A message too large for this client will be again. Any other without a reason of the broker's own is a stream that was reset because nobody read even its end (WATCH_TOO_SLOW).
+      if (reason === "") return TOO_LARGE.test(message) ? "final" : "again";
       return reason === "WATCH_TOO_SLOW" || reason === "RATE_LIMITED" ? "again" : "final";
     case status.UNAVAILABLE:
     case status.DEADLINE_EXCEEDED:

@@ -1,5 +1,6 @@
 import { createServer, type Server, type Socket } from "node:net";
 import tls, { type TLSSocket } from "node:tls";
+import { hasLostPeer } from "../base/peer.ts";
 import type { FrontLimits } from "./front-limits.ts";
 import { listenOn } from "./front-listen.ts";
 import type { Material } from "./front-material.ts";
@@ -11,6 +12,10 @@ export interface AcceptorOptions {
   /** A handshake is done: TLS 1.3, but anything else about the peer is still open, and it may offer no HTTP/2. */
   readonly onSecure: (socket: TLSSocket) => void;
 }
+
+/** Every open socket is asked once in so many ticks whether its peer is still there: 10,000 of them cost 4 ms of each second's. */
+const LOOK_TICKS = 5;
+const LOOK_MS = 1000;
 
 /**
  * Listens, counts and does handshakes. The TCP server is apart from the TLS server, so that limits hold before a handshake costs anything.
@@ -25,6 +30,8 @@ export class Acceptor {
   readonly #secure = new Set<TLSSocket>();
   readonly #perAddress = new Map<string, number>();
   #material: Material;
+  #looks = 0;
+  readonly #looking: NodeJS.Timeout;
   #stopped = false;
   #onIdle: (() => void) | undefined;
   #onEmpty: (() => void) | undefined;
@@ -47,6 +54,7 @@ export class Acceptor {
       socket.destroy();
     });
     this.#tcp = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    this.#looking = setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
   /** Open sockets. */
@@ -82,6 +90,7 @@ export class Acceptor {
 
   /** Resolves when every socket is closed. */
   async destroyAll(): Promise<void> {
+    clearInterval(this.#looking);
     for (const socket of this.#secure) socket.destroy();
     for (const socket of this.#sockets) socket.destroy();
     if (this.#sockets.size > 0) await new Promise<void>((resolve) => (this.#onEmpty = resolve));
@@ -106,6 +115,12 @@ export class Acceptor {
     this.#perAddress.set(address, ofAddress);
     socket.once("close", () => this.#closed(socket, address));
     this.#tls.emit("connection", socket);
+  }
+
+  /** Destroys a part of the sockets whose peer is gone without Node having noticed. */
+  #look(): void {
+    let i = this.#looks++ % LOOK_TICKS;
+    for (const socket of this.#sockets) if (i++ % LOOK_TICKS === 0 && hasLostPeer(socket)) socket.destroy();
   }
 
   #overLimit(ofAddress: number): FrontRefusal | undefined {

@@ -49,6 +49,8 @@ export interface TestFront {
   readonly metrics: Metrics;
   readonly log: () => string;
   readonly root: Issued;
+  /** The server's side of every stream so far. */
+  readonly streams: readonly ServerWritableStream<Buffer, Buffer>[];
   /** Writes a file of the front's material by rename, as cert-manager and others do. */
   write(name: string, text: string): void;
   issue(request?: Partial<CertificateRequest>): Promise<Issued>;
@@ -109,7 +111,8 @@ export async function startFront(setup: FrontSetup = {}): Promise<TestFront> {
     metrics,
     ...setup,
   });
-  await front.start(echoServer(front, setup.clock));
+  const streams: ServerWritableStream<Buffer, Buffer>[] = [];
+  await front.start(echoServer(front, setup.clock, streams));
   const clients: TestClient[] = [];
   return {
     front,
@@ -117,6 +120,7 @@ export async function startFront(setup: FrontSetup = {}): Promise<TestFront> {
     metrics,
     log: () => lines,
     root,
+    streams,
     write,
     issue: (request) => issueCertificate({ name: "app", issuer: root, uris: [APP], validForMs: DAY, ...request }),
     client(identity, { chain = "", trust = root.certificatePem, ...options } = {}) {
@@ -187,7 +191,7 @@ export function failureOf(error: ServiceError): string {
   return `${status[error.code]} ${error.details}`;
 }
 
-function echoServer(front: Front, clock: Clock | undefined): Server {
+function echoServer(front: Front, clock: Clock | undefined, streams: ServerWritableStream<Buffer, Buffer>[]): Server {
   const server = new Server(createGrpcServerOptions());
   const raw = {
     requestSerialize: (v: Buffer) => v,
@@ -211,6 +215,7 @@ function echoServer(front: Front, clock: Clock | undefined): Server {
         else setTimeout(() => done(null, Buffer.from(answer)), delay);
       },
       stream(call: ServerWritableStream<Buffer, Buffer>) {
+        streams.push(call);
         call.write(Buffer.from("first"));
       },
     },

@@ -336,7 +336,7 @@ export async function targetCluster(settings: Readonly<Record<string, string>> =
   return cluster;
 }
 
-async function bootstrap(cluster: TargetServer, instance: string, password: string): Promise<void> {
+export async function bootstrap(cluster: TargetServer, instance: string, password: string): Promise<void> {
   const client = new pg.Client(cluster.url(DATABASE));
   client.on("error", () => {});
   await client.connect();

@@ -7,8 +7,15 @@ export interface Row {
   readonly type: number;
   readonly path: string;
   readonly version: number;
+  /** `leases/<id>`, or empty. */
+  readonly lease: string;
   readonly at: number;
   readonly removed: boolean;
+}
+
+/** What a row is about: a lease, or what is at the path. */
+export function keyOf({ path, lease }: Pick<Row, "path" | "lease">): string {
+  return lease === "" ? path : lease;
 }
 
 interface Stored {
@@ -16,6 +23,7 @@ interface Stored {
   readonly type: number;
   readonly path: string;
   readonly version: string;
+  readonly lease_id: string | null;
   readonly at: Date;
   readonly removed: boolean;
 }
@@ -48,14 +56,15 @@ export class OracleLog {
   async #read(): Promise<number> {
     const after = this.rows.at(-1)?.revision ?? 0;
     const { rows } = await this.#client.query<Stored>(
-      "select revision, type, path, version, at, removed from change_log where revision > $1 order by revision",
+      "select revision, type, path, version, lease_id, at, removed from change_log where revision > $1 order by revision",
       [after],
     );
     for (const row of rows) {
       const revision = Number(row.revision);
       const last = this.rows.at(-1)?.revision;
       if (last !== undefined && revision !== last + 1) throw new Error(`the change log goes from ${last} to ${revision}`);
-      this.rows.push({ ...row, revision, version: Number(row.version), at: row.at.getTime() });
+      const { lease_id: lease, ...rest } = row;
+      this.rows.push({ ...rest, revision, version: Number(row.version), lease: lease === null ? "" : `leases/${lease}`, at: row.at.getTime() });
     }
     return this.rows.at(-1)?.revision ?? 0;
   }
@@ -71,9 +80,9 @@ export class OracleLog {
     );
   }
 
-  /** What happened below a folder. */
-  below(folder: string): Row[] {
-    return this.rows.filter((row) => row.path.startsWith(folder));
+  /** What happened below these folders. */
+  below(...folders: readonly string[]): Row[] {
+    return this.rows.filter((row) => folders.some((folder) => row.path.startsWith(folder)));
   }
 
   close(): Promise<void> {

@@ -1,6 +1,6 @@
 import { EventType } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
 import { stateAt } from "./oracle-client-watcher.ts";
-import type { Row } from "./oracle-log.ts";
+import { keyOf, type Row } from "./oracle-log.ts";
 import { covers, type RawWatcher, type Segment, type Told, type Wish } from "./oracle-watcher.ts";
 
 /** Who may see what, since when: a policy is in force from its revision to the next one's. */
@@ -18,7 +18,7 @@ export function verifyRaw(watcher: RawWatcher, rows: readonly Row[], rights: Rig
     const byRevision = new Map(expected.map((row) => [row.revision, row]));
     for (const told of segment.told) {
       const row = byRevision.get(told.revision);
-      if (row === undefined || row.path !== told.path || row.type !== told.type || row.version !== told.version)
+      if (row === undefined || row.path !== told.path || row.type !== told.type || row.version !== told.version || row.lease !== told.lease)
         throw new Error(`told ${JSON.stringify(told)}, the log says ${JSON.stringify(row)}`);
       if (told.value !== undefined && !valuesOf(row, rows, values).includes(told.value))
         throw new Error(`${told.path}@${told.version} at ${told.revision}: another version's value`);
@@ -50,13 +50,16 @@ function checkPlaces(segment: Segment, must: readonly Row[]): void {
 function checkEntries(segment: Segment, entries: ReadonlyMap<string, number>, wish: Wish, rows: readonly Row[]): void {
   const all = { paths: wish.paths, types: [] };
   const own = rows.filter((row) => covers(all, row));
-  if (wish.types.length > 0 && !wish.types.includes(EventType.SECRET_VERSION_CREATED)) return;
-  for (const [path, version] of stateAt(own, segment.from)) {
-    if (own.some((row) => row.path === path && row.revision > segment.from && row.removed)) continue;
-    if ((entries.get(path) ?? 0) < version) throw new Error(`${describe(segment)}: the snapshot has ${path}@${entries.get(path)}, which was at ${version}`);
+  for (const [key, version] of stateAt(own, segment.from)) {
+    // Single leases are listed by no snapshot.
+    if (wish.paths.includes(key) && key.startsWith("leases/")) continue;
+    const type = key.startsWith("leases/") ? EventType.LEASE_ISSUED : EventType.SECRET_VERSION_CREATED;
+    if (wish.types.length > 0 && !wish.types.includes(type)) continue;
+    if (own.some((row) => keyOf(row) === key && row.revision > segment.from && row.removed)) continue;
+    if ((entries.get(key) ?? -1) < version) throw new Error(`${describe(segment)}: the snapshot has ${key}@${entries.get(key)}, which was at ${version}`);
   }
-  for (const [path, version] of entries)
-    if (!own.some((row) => row.path === path && row.version >= version)) throw new Error(`the snapshot has ${path}@${version}, which never was`);
+  for (const [key, version] of entries)
+    if (!own.some((row) => keyOf(row) === key && row.version >= version)) throw new Error(`the snapshot has ${key}@${version}, which never was`);
 }
 
 function inForce({ policies }: Rights, revision: number): Rights["policies"] {

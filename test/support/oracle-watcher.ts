@@ -10,6 +10,7 @@ export interface Told {
   readonly type: number;
   readonly path: string;
   readonly version: number;
+  readonly lease: string;
   readonly value: string | undefined;
   /** Of `Rights.started`, when it was received. */
   readonly policies: number;
@@ -18,7 +19,7 @@ export interface Told {
 /** An unbroken chain of streams: what was told between two revisions, each bound exclusive of what came before it. */
 export interface Segment {
   from: number;
-  /** Undefined: it did not begin with a snapshot. */
+  /** Versions of secrets, 0 for leases, by path or lease. Undefined: it did not begin with a snapshot. */
   entries: Map<string, number> | undefined;
   readonly told: Told[];
   /** "Everything up to here was sent", and how much had been by then. */
@@ -33,6 +34,17 @@ export interface Wish {
 }
 
 const PATIENCE_MS = 1500;
+/** Longer than `STALL`, by the broker's own measure. */
+export const STALL_MS = 3500;
+/** `limits.max_stream_stall` of the brokers. */
+export const STALL = "1s";
+
+/** How often streams ended for which reason, for who wants to know what a run has met. */
+export const ENDS = new Map<string, number>();
+
+export function countEnd(reason: string): void {
+  ENDS.set(reason, (ENDS.get(reason) ?? 0) + 1);
+}
 
 /** A watcher that speaks the protocol itself: it resumes by the tokens it was given, now here, now there, reads slowly, and leaves when it likes. Throws at the first message that breaks a promise of one stream. */
 export class RawWatcher {
@@ -49,6 +61,9 @@ export class RawWatcher {
   readonly #done: Promise<void>;
   #token = "";
   #settled = false;
+  #patienceMs = PATIENCE_MS;
+  readonly #settle = Promise.withResolvers<void>();
+  #stalls: Promise<void> | undefined;
 
   constructor(name: string, wish: Wish, clients: readonly Client[], random: Random, policies: () => number) {
     [this.name, this.wish, this.#clients, this.#random, this.#policies] = [name, wish, clients, random, policies];
@@ -60,6 +75,12 @@ export class RawWatcher {
   /** From now on it stays where it is: no more leaving, no more pauses. */
   settle(): void {
     this.#settled = true;
+    this.#settle.resolve();
+  }
+
+  /** Reads nothing for so long that a broker with something to send gives up on it. Resolves when it reads again. */
+  stall(): Promise<void> {
+    return (this.#stalls = Promise.race([sleep(STALL_MS), this.#settle.promise]));
   }
 
   /** Up to where everything was told. */
@@ -79,6 +100,7 @@ export class RawWatcher {
         await this.#stream(snapshot && this.#token === "");
       } catch (error) {
         if (!(error instanceof CallError)) throw error;
+        countEnd(error.reason || `code ${error.code}`);
         if (error.reason === "REVISION_COMPACTED" || error.reason === "RESUME_TOKEN_STALE") {
           [snapshot, this.#token] = [true, ""];
         } else if (error.code === 3 || error.reason === "INTERNAL") throw error;
@@ -93,24 +115,40 @@ export class RawWatcher {
   async #stream(snapshot: boolean): Promise<void> {
     const { paths, types, includeValues } = this.wish;
     const leave = new AbortController();
-    const signal = AbortSignal.any([leave.signal, this.#stop.signal]);
     const client = this.#random.of(this.#clients);
     this.doing = `stream of replica ${this.#clients.indexOf(client)}, since ${new Date().toISOString()}, no message`;
     const request = { paths: [...paths], types: [...types], includeValues, snapshot, resumeToken: snapshot ? "" : this.#token };
     const began = this.#token === "" ? undefined : this.segments.at(-1);
-    const reader = new StreamReader(began, snapshot, this.#policies);
-    let messages = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
-    // The answer to a repeated denial waits for its record (rpc/denials.ts), longer than the policy that denied it is in force here.
-    const patience = setTimeout(() => leave.abort(), PATIENCE_MS);
-    for await (const message of client.stream(WatchService.method.watch, request, signal)) {
+    // The answer to a repeated denial waits for its record (rpc/denials.ts), longer than the policy that denied it is in force here. On a starved machine more of it is needed.
+    const patience = setTimeout(() => {
+      this.#patienceMs *= 2;
+      leave.abort();
+    }, this.#patienceMs);
+    const messages = client.stream(WatchService.method.watch, request, AbortSignal.any([leave.signal, this.#stop.signal]));
+    try {
+      await this.#read(messages, new StreamReader(began, snapshot, this.#policies), leave, patience);
+    } finally {
       clearTimeout(patience);
+    }
+  }
+
+  async #read(messages: AsyncIterable<WatchResponse>, reader: StreamReader, leave: AbortController, patience: NodeJS.Timeout): Promise<void> {
+    let left = this.#random.chance(0.5) ? 1 + this.#random.below(12) : Infinity;
+    for await (const message of messages) {
+      clearTimeout(patience);
+      this.#patienceMs = PATIENCE_MS;
       reader.take(message);
-      this.doing = `stream of replica ${this.#clients.indexOf(client)}, last message at ${new Date().toISOString()}`;
+      this.doing = `${this.doing.split(",")[0]}, last message at ${new Date().toISOString()}`;
       if (reader.segment !== undefined && reader.segment !== this.segments.at(-1)) this.segments.push(reader.segment);
       if (message.resumeToken !== "") this.#token = message.resumeToken;
+      if (this.#stalls !== undefined) {
+        this.doing += ", stalls";
+        await this.#stalls;
+        this.#stalls = undefined;
+      }
       if (this.#settled) continue;
       if (this.#random.chance(0.15)) await sleep(this.#random.below(40));
-      if (--messages > 0) continue;
+      if (--left > 0) continue;
       this.doing += ", leaves";
       leave.abort();
     }
@@ -137,7 +175,7 @@ class StreamReader {
     for (const event of message.events) {
       if (event.snapshot !== (this.#entries !== undefined && this.segment === undefined))
         throw new Error(`revision ${event.revision}: snapshot flag out of place`);
-      if (event.snapshot) this.#entries!.set(event.path, Number(event.version));
+      if (event.snapshot) this.#entries!.set(event.leasePath === "" ? event.path : event.leasePath, Number(event.version));
       else this.#change(event);
     }
     if (message.snapshotEnd !== undefined) this.#begin(Number(message.snapshotEnd.revision), this.#entries);
@@ -171,6 +209,7 @@ class StreamReader {
       type: event.type,
       path: event.path,
       version: Number(event.version),
+      lease: event.leasePath,
       value: typeof value === "string" ? value : undefined,
       policies: this.#policies(),
     });
@@ -184,5 +223,5 @@ export function revisionOf(token: string): number {
 /** Whether a row belongs to a wish. */
 export function covers({ paths, types }: Pick<Wish, "paths" | "types">, row: Row): boolean {
   if (types.length > 0 && !types.includes(row.type as EventType)) return false;
-  return paths.some((path) => (path.endsWith("/**") ? row.path.startsWith(path.slice(0, -2)) : row.path === path));
+  return paths.some((path) => (path.endsWith("/**") ? row.path.startsWith(path.slice(0, -2)) : row.path === path || row.lease === path));
 }
