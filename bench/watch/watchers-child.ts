@@ -4,7 +4,7 @@ import { WireType } from "@bufbuild/protobuf/wire";
 
 /*
  * Watches: `{ open: { address, method, requests, connections, streams } }` opens so many and answers `{ first }`, a message of theirs, once each has one; `{ messages, events }` answers once so
- * many have come since the last question of its kind, with `{ ms }`; `{ close: true }` ends them all. Nothing is decoded; events are counted by their tags. Arguments: CA, certificate, key.
+ * many have come since the last question of its kind, with `{ ms }`; `{ opened }` once so many streams have had a message; `{ close: true }` ends them all. Nothing is decoded; events are counted by their tags. Arguments: CA, certificate, key.
  */
 interface Question {
   readonly open?: {
@@ -19,6 +19,7 @@ interface Question {
   };
   readonly messages?: number;
   readonly events?: number;
+  readonly opened?: number;
   readonly close?: boolean;
   readonly stop?: boolean;
 }
@@ -37,6 +38,7 @@ let clients: Client[] = [];
 let streams: ClientReadableStream<Buffer>[] = [];
 let messages = 0;
 let events = 0;
+let opened = 0;
 let last: Buffer = Buffer.alloc(0);
 let since = performance.now();
 let onMessage: () => void = () => {};
@@ -50,6 +52,7 @@ function open({ address, method, requests, connections, streams: count }: NonNul
   for (let i = 0; i < count; i++) {
     const request = Buffer.from(requests[i % requests.length]!, "base64");
     const stream = own[i % connections]!.makeServerStreamRequest(method, same, same, request);
+    stream.once("data", () => opened++);
     stream.on("data", (message: Buffer) => {
       messages++;
       events += eventsIn(message);
@@ -102,7 +105,7 @@ async function answer(question: Question): Promise<object> {
     for (const stream of closing) stream.cancel();
     for (const client of clients) client.close();
     clients = [];
-    messages = events = 0;
+    messages = events = opened = 0;
     return {};
   }
   if (question.open !== undefined) {
@@ -125,7 +128,7 @@ async function answer(question: Question): Promise<object> {
     messages = events = 0;
     return { first: last.toString("base64") };
   }
-  await until(() => messages >= (question.messages ?? 0) && events >= (question.events ?? 0));
+  await until(() => messages >= (question.messages ?? 0) && events >= (question.events ?? 0) && opened >= (question.opened ?? 0));
   const ms = performance.now() - since;
   messages = events = 0;
   since = performance.now();

@@ -30,9 +30,13 @@ export function packChain(chain: readonly X509Certificate[]): Buffer {
   return packed;
 }
 
-/** Of `packChain`. */
+/** Of `packChain`. Never throws: what can't be read is an empty chain, which `identifyPeer` refuses. */
 export function unpackChain(packed: Uint8Array): X509Certificate[] {
-  return [...derItems(packed)].map(({ raw }) => new X509Certificate(raw));
+  try {
+    return [...derItems(packed)].map(({ raw }) => new X509Certificate(raw));
+  } catch {
+    return [];
+  }
 }
 
 /**
