@@ -16,6 +16,8 @@ interface Question {
     readonly streams: number;
     /** Don't wait for first messages. */
     readonly at_once?: boolean;
+    /** On the connections that were opened last, as many. */
+    readonly same_connections?: boolean;
   };
   readonly messages?: number;
   readonly events?: number;
@@ -111,9 +113,9 @@ async function answer(question: Question): Promise<object> {
   if (question.open !== undefined) {
     since = performance.now();
     const before = messages;
-    const { at_once: atOnce, ...all } = question.open;
+    const { at_once: atOnce, same_connections: same, ...all } = question.open;
     if (atOnce === true) {
-      open(all);
+      open(all, same);
       return {};
     }
     // Not all at once: each waits for its record, for a limited time; and so many handshakes are let in at a time.
