@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { NODE_FLAGS } from "./compiled.ts";
+import { MALLOC_ENV, NODE_FLAGS } from "./compiled.ts";
 
 /** A program of the bench in a process of its own, which answers one question at a time. */
 export interface Child {
@@ -24,7 +24,7 @@ export interface ChildOptions {
 /** Starts `bench/<file>`; it must send one message when it is ready, and one per question. Its standard output goes to standard error. Rejects when it ends first. */
 export async function startChild(file: string, { args = [], env = {}, flags = [], profile }: ChildOptions = {}): Promise<Child> {
   const child = fork(join(import.meta.dirname, file), [...args], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production", ...env },
+    env: { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production", ...MALLOC_ENV, ...env },
     execArgv: [...NODE_FLAGS, ...flags, ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`])],
     stdio: ["ignore", 2, 2, "ipc"],
   });

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { freePort } from "../src/dev/free-port.ts";
 import { layoutOf } from "../src/dev/layout.ts";
 import { Health, HealthCheckResponse_ServingStatus as Serving } from "../src/gen/grpc/health/v1/health_pb.ts";
-import { compiledPath, NODE_FLAGS } from "./compiled.ts";
+import { compiledPath, MALLOC_ENV, NODE_FLAGS } from "./compiled.ts";
 import { type Bench, median, type Result } from "./result.ts";
 import { Wire } from "./wire.ts";
 
@@ -77,7 +77,7 @@ async function startDev<T>(folder: string, work?: (layout: Layout) => Promise<T>
 }
 
 function start(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
-  const own = { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production" };
+  const own = { PATH: process.env["PATH"] ?? "", HOME: process.env["HOME"] ?? "", NODE_ENV: "production", ...MALLOC_ENV };
   return spawn(process.execPath, [...NODE_FLAGS, compiledPath("main.js"), ...args], { env: { ...own, ...env }, stdio: ["ignore", "ignore", 2] });
 }
 

@@ -4,7 +4,7 @@ import { WireType } from "@bufbuild/protobuf/wire";
 
 /*
  * Watches: `{ open: { address, method, requests, connections, streams } }` opens so many and answers `{ first }`, a message of theirs, once each has one; `{ messages, events }` answers once so
- * many have come since the last question of its kind, with `{ ms }`; `{ close: true }` ends them all. Nothing is decoded; events are counted by their tags. Arguments: CA, certificate, key.
+ * many have come since the last question of its kind, with `{ ms }`; `{ opened }` once so many streams have had a message; `{ close: true }` ends them all. Nothing is decoded; events are counted by their tags. Arguments: CA, certificate, key.
  */
 interface Question {
   readonly open?: {
@@ -16,9 +16,12 @@ interface Question {
     readonly streams: number;
     /** Don't wait for first messages. */
     readonly at_once?: boolean;
+    /** On the connections that were opened last, as many. */
+    readonly same_connections?: boolean;
   };
   readonly messages?: number;
   readonly events?: number;
+  readonly opened?: number;
   readonly close?: boolean;
   readonly stop?: boolean;
 }
@@ -37,6 +40,7 @@ let clients: Client[] = [];
 let streams: ClientReadableStream<Buffer>[] = [];
 let messages = 0;
 let events = 0;
+let opened = 0;
 let last: Buffer = Buffer.alloc(0);
 let since = performance.now();
 let onMessage: () => void = () => {};
@@ -50,6 +54,7 @@ function open({ address, method, requests, connections, streams: count }: NonNul
   for (let i = 0; i < count; i++) {
     const request = Buffer.from(requests[i % requests.length]!, "base64");
     const stream = own[i % connections]!.makeServerStreamRequest(method, same, same, request);
+    stream.once("data", () => opened++);
     stream.on("data", (message: Buffer) => {
       messages++;
       events += eventsIn(message);
@@ -102,15 +107,15 @@ async function answer(question: Question): Promise<object> {
     for (const stream of closing) stream.cancel();
     for (const client of clients) client.close();
     clients = [];
-    messages = events = 0;
+    messages = events = opened = 0;
     return {};
   }
   if (question.open !== undefined) {
     since = performance.now();
     const before = messages;
-    const { at_once: atOnce, ...all } = question.open;
+    const { at_once: atOnce, same_connections: same, ...all } = question.open;
     if (atOnce === true) {
-      open(all);
+      open(all, same);
       return {};
     }
     // Not all at once: each waits for its record, for a limited time; and so many handshakes are let in at a time.
@@ -125,7 +130,7 @@ async function answer(question: Question): Promise<object> {
     messages = events = 0;
     return { first: last.toString("base64") };
   }
-  await until(() => messages >= (question.messages ?? 0) && events >= (question.events ?? 0));
+  await until(() => messages >= (question.messages ?? 0) && events >= (question.events ?? 0) && opened >= (question.opened ?? 0));
   const ms = performance.now() - since;
   messages = events = 0;
   since = performance.now();

@@ -127,11 +127,15 @@ export class ReadAudit implements AuditWriter {
   }
 
   async #send(batch: Batch): Promise<boolean> {
-    const watchdog = setInterval(() => this.#expire(batch), Math.max(50, this.#options.timeoutMs / 4));
+    let answered = false;
+    // After the next poll, not now: a process that was busy finds this timer due before it has read the store's answer, and would refuse records that are durable.
+    const look = (): void => void setImmediate(() => answered || this.#expire(batch));
+    const watchdog = setInterval(look, Math.max(50, this.#options.timeoutMs / 4));
     try {
       for (let attempt = 0; ; attempt++) {
         try {
           const fresh = await this.#try(batch, attempt > 0);
+          answered = true;
           this.#tail.batch = batch.number;
           this.#tail.seq = batch.lastSeq;
           this.#tail.head = batch.head;

@@ -15,8 +15,8 @@ export interface ConnectionFacts {
   readonly fingerprint: string;
   /** The trust domain of the TLS context. */
   readonly domain: string;
-  /** DER of what the peer presented, leaf first: for looking at it again. (Bytes, since 10,000 parsed certificates weigh more.) */
-  readonly chain: readonly Buffer[];
+  /** What the peer presented, leaf first, packed (`packChain`): for looking at it again. */
+  readonly chain: Buffer;
 }
 
 /**
@@ -29,7 +29,7 @@ export class FrontConnection implements Connection {
   readonly serial: string;
   readonly fingerprint: string;
   readonly domain: string;
-  readonly chain: readonly Buffer[];
+  readonly chain: Buffer;
   readonly principal: Principal | undefined;
   readonly notAfter: number;
   /** The finer reason behind `refusal`. */

@@ -1,11 +1,10 @@
 import type { Server } from "@grpc/grpc-js";
-import { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { type Clock, systemClock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
-import { presentedChain } from "../identity/path.ts";
+import { packChain, presentedChain, unpackChain } from "../identity/path.ts";
 import { identifyPeer } from "../identity/peer.ts";
 import type { Connections } from "./connection.ts";
 import { Acceptor, addressOf, domainFor } from "./front-acceptor.ts";
@@ -171,7 +170,7 @@ export class Front implements Connections {
       serial: leaf?.serialNumber ?? "",
       fingerprint: leaf?.fingerprint256 ?? "",
       domain,
-      chain: chain.map((certificate) => certificate.raw),
+      chain: packChain(chain),
     };
     return new FrontConnection(facts, verdict, socket, this.#clock);
   }
@@ -188,7 +187,7 @@ export class Front implements Connections {
     let count = 0;
     for (const connection of Array.from(this.#connections.values())) {
       if (connection.why !== undefined || connection.closed) continue;
-      const chain = connection.chain.map((der) => new X509Certificate(der));
+      const chain = unpackChain(connection.chain);
       // `authorized` was OpenSSL's word on the roots of then; the path is walked anew on those of now.
       const { refusal } = identifyPeer({ chain, authorized: true, domain: this.#material?.domains.get(connection.domain) }, this.#clock.now());
       if (refusal !== undefined) {

@@ -4,6 +4,10 @@ export interface PipelineOptions {
   readonly maxInFlight: number;
   /** Open streams served at a time. */
   readonly maxStreams: number;
+  /** Streams whose first record is being written at a time; about what one commit of the audit takes. The others wait in order. */
+  readonly maxOpening: number;
+  /** How long a stream may wait for its turn to open before it is refused with RATE_LIMITED and a time to come again. */
+  readonly maxOpeningMs: number;
   /** Age at which a stream is ended with its resume token, ±10 %, so that clients spread over replicas. */
   readonly maxStreamMs: number;
   /** Streams on a connection that is being left (its age, a new trust bundle) end within this time. Shorter than the front's graces. */
@@ -36,6 +40,8 @@ export interface RateOptions {
 export const DEFAULT_OPTIONS: PipelineOptions = {
   maxInFlight: 5000,
   maxStreams: 20_000,
+  maxOpening: 500,
+  maxOpeningMs: 30_000,
   maxStreamMs: 1_800_000,
   leaveMs: 20_000,
   maxStallMs: 30_000,

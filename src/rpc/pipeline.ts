@@ -10,6 +10,7 @@ import type { Collaborators } from "./collaborators.ts";
 import type { Answer, Handlers, ServiceShape } from "./definition.ts";
 import { Denials } from "./denials.ts";
 import { METHODS, type MethodRow, type RequestFacts } from "./methods.ts";
+import { Openings } from "./openings.ts";
 import type { PipelineOptions } from "./options.ts";
 import type { Out } from "./out.ts";
 import { RateLimit } from "./rate-limit.ts";
@@ -45,6 +46,7 @@ export class Pipeline {
   readonly with: Collaborators;
   readonly options: PipelineOptions;
   readonly admission: Admission;
+  readonly openings: Openings;
   readonly rate: RateLimit;
   readonly denials: Denials;
   /** Looks after the open streams when policies change. */
@@ -60,12 +62,14 @@ export class Pipeline {
     this.with = collaborators;
     this.options = options;
     this.admission = new Admission(options.maxInFlight, options.maxStreams);
+    this.openings = new Openings(options.maxOpening);
     this.rate = new RateLimit(options.rate);
     this.denials = new Denials(collaborators.audit, options.denialWindowMs);
     this.judge = new StreamJudge(collaborators.access, this.#streams);
     const { metrics } = collaborators.observer;
     metrics.observe("leasehold_rpc_in_flight", "Unary calls under way.", () => this.admission.calls);
     metrics.observe("leasehold_rpc_streams", "Open streams.", () => this.admission.streams);
+    metrics.observe("leasehold_rpc_streams_waiting", "Streams that wait for their turn to open.", () => this.openings.waiting);
     this.#sweeper = setInterval(() => this.sweep(Date.now()), SWEEP_MS);
     this.#sweeper.unref();
   }

@@ -8,6 +8,7 @@ import { CallState } from "./call-state.ts";
 import { refusalOf } from "./connection.ts";
 import { type Answer, encode } from "./definition.ts";
 import { isLeaving, resetStream } from "./http2-stream.ts";
+import type { Place } from "./openings.ts";
 import type { Out } from "./out.ts";
 import type { ErasedStream, Method, Pipeline } from "./pipeline.ts";
 import { grpcError, reasonOf } from "./status.ts";
@@ -42,6 +43,8 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   /** The policies its rights were last judged by. */
   #policies: object;
   #opened = false;
+  /** While the first record waits or is being written. */
+  #place: Place | undefined;
   #timer: NodeJS.Timeout | undefined;
   /** Wakes the writer that waits for the client; called on drain and at the end. */
   #wake: (() => void) | undefined;
@@ -108,6 +111,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     if (this.connection !== undefined) this.connection = this.pipeline.with.connections.connectionOf(this.connection.id) ?? this.connection;
     const refusal = refusalOf(this.connection, now);
     if (refusal !== undefined) return this.end(new LeaseholdError(refusal));
+    if (this.#place?.waiting === true && now - this.startedAt >= this.pipeline.options.maxOpeningMs) return this.end(tooManyOpening());
     if (this.#isStalled(now)) return this.end(new LeaseholdError("WATCH_TOO_SLOW"));
     if (now >= this.#endsAt) return this.end(new LeaseholdError("DRAINING", "the stream is old enough", { metadata: { cause: "age" } }));
     const { leaveMs } = this.pipeline.options;
@@ -173,11 +177,17 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     const { row } = this.method;
     if (row.resource.kind === "set" && !this.asked) throw new LeaseholdError("INTERNAL", "the handler of a set asked for no permission");
     if (this.#opened && this.items.length === 0) return;
+    if (!this.#opened) {
+      this.#place ??= this.pipeline.openings.enter();
+      if (this.#place.turn !== undefined) await this.#place.turn;
+      this.#check();
+    }
     const items = this.items;
     const entries = this.entries("ok");
     this.items = [];
     this.#opened = true;
     const fresh = await this.#durable(entries);
+    this.#leavePlace();
     if (fresh <= this.#judgedOn) return;
     await this.pipeline.with.freshness.catchUp(fresh);
     this.#judgedOn = fresh;
@@ -194,6 +204,11 @@ export class StreamCall extends CallState implements Out<DescMessage> {
 
   #judgeItem({ path, capability }: ItemRecord): void {
     if (!this.allows(path, capability)) throw denied(capability ?? this.capability, path);
+  }
+
+  #leavePlace(): void {
+    this.#place?.leave();
+    this.#place = undefined;
   }
 
   #durable(entries: readonly AuditEntry[]): Promise<number> {
@@ -260,6 +275,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
 
   #leave(outcome: "ok" | Reason | "CANCELLED", error: unknown): void {
     this.#ended = true;
+    this.#leavePlace();
     clearTimeout(this.#timer);
     this.abort(error instanceof LeaseholdError ? error : undefined);
     this.#wake?.();
@@ -267,4 +283,9 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     this.pipeline.leave(this, outcome);
     this.onEnd?.();
   }
+}
+
+/** Spread over some seconds, so that they don't come again all at once. */
+function tooManyOpening(): LeaseholdError {
+  return new LeaseholdError("RATE_LIMITED", "too many streams are being opened", { retryAfterMs: 1000 + Math.round(4000 * Math.random()) });
 }
