@@ -312,7 +312,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       () => group.close(),
     );
     chains.start();
-    await feed.start();
+    await Promise.all([feed.start(), audit.connect()]);
     stops.push(() => feed.stop());
     if (await bootstrapAdministrators(db, committer, config.administrators, log)) await feed.catchUp(feed.applied + 1);
     nudge?.onNudge(() => feed.nudge());

@@ -58,6 +58,7 @@ export class ReadAudit implements AuditWriter {
   readonly #log: Log;
   readonly #written: (tail: Readonly<ChainTail>) => void;
   #client: pg.Client | undefined;
+  #connecting: Promise<pg.Client> | undefined;
   #seq: number;
   #rows: Pending[] = [];
   #running: Promise<void> | undefined;
@@ -92,6 +93,11 @@ export class ReadAudit implements AuditWriter {
     const lease = entry.lease === undefined ? undefined : this.#fingerprints.of(entry.lease);
     this.#rows.push({ text: recordText(++this.#seq, entry, peer, lease), at: performance.now(), done });
     this.#running ??= this.#run();
+  }
+
+  /** Before the first record comes: a burst of first calls would wait for the connection, each within its record's time. What fails here is tried again by the first record. */
+  async connect(): Promise<void> {
+    await this.#connected().catch(() => {});
   }
 
   /** Writes what is queued, if the store takes it, then closes the connection. */
@@ -160,7 +166,7 @@ export class ReadAudit implements AuditWriter {
   }
 
   async #try(batch: Batch, again: boolean): Promise<number> {
-    const client = (this.#client ??= await this.#connect());
+    const client = this.#client ?? (await this.#connected());
     if (again) {
       const known = await client.query<{ fresh: number }>({ ...WRITTEN, values: [this.#tail.chain, batch.number] });
       if (known.rows[0] !== undefined) return known.rows[0].fresh;
@@ -182,13 +188,17 @@ export class ReadAudit implements AuditWriter {
     }
   }
 
+  #connected(): Promise<pg.Client> {
+    return (this.#connecting ??= this.#connect().finally(() => (this.#connecting = undefined)));
+  }
+
   async #connect(): Promise<pg.Client> {
     const client = new pg.Client(clientConfig(this.#config));
     client.on("error", () => {
       if (this.#client === client) this.#client = undefined;
     });
     await client.connect();
-    return client;
+    return (this.#client = client);
   }
 
   #drop(): void {
