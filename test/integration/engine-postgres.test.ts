@@ -284,6 +284,12 @@ for (const version of VERSIONS) {
       await superuser.query(`ALTER ROLE ${BROKER} CREATEDB; ALTER ROLE ${BROKER} SET log_statement = 'all'`);
       expect(Object.keys(await failing({}))).toEqual(["broker_login", "logging"]);
       await superuser.query(`ALTER ROLE ${BROKER} NOCREATEDB; ALTER ROLE ${BROKER} SET log_statement = 'none'`);
+      // Without a role to try, a database that lets in groups alone is none the worse for it.
+      await superuser.query(`REVOKE CONNECT ON DATABASE ${config.database} FROM PUBLIC`);
+      const withoutRole = await target.preflight(undefined);
+      await superuser.query(`GRANT CONNECT ON DATABASE ${config.database} TO PUBLIC`);
+      expect(withoutRole.filter((check) => !check.ok)).toEqual([]);
+      expect(withoutRole.find((check) => check.name === "login")?.detail).toContain("without a group");
       const left = await superuser.query("SELECT rolname FROM pg_roles WHERE rolname LIKE 'lh\\_test\\_preflight%'");
       expect(left.rows).toEqual([]);
     });

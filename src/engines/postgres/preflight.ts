@@ -1,6 +1,6 @@
 import { isIP } from "node:net";
 import { sleep } from "../../base/clock.ts";
-import { LeaseholdError } from "../../base/errors.ts";
+import { isReason, LeaseholdError } from "../../base/errors.ts";
 import type { LoginRef, OpenOptions, PreflightCheck, Target } from "../engine.ts";
 import { newLoginSuffix, newPassword } from "../generate.ts";
 import { loginName } from "../names.ts";
@@ -141,7 +141,13 @@ async function checkLife(
       return "a throw-away login was created";
     });
     if (!created) return;
-    await check("login", () => tryLogin(sessions, options, ref, tried.database, password));
+    await check("login", () =>
+      tryLogin(sessions, options, ref, tried.database, password).catch((error: unknown) => {
+        // In no group, it may well be kept out of the database: that is what a role's groups are for.
+        if (role === undefined && isReason(error, "TARGET_MISCONFIGURED") && error.metadata["problem"] === "permission_missing") return NEEDS_GROUPS;
+        throw error;
+      }),
+    );
     dropped = await check("drop", async () => {
       if (statementSet !== undefined) {
         await target.revoke(ref);
@@ -157,6 +163,8 @@ async function checkLife(
     password.wipe();
   }
 }
+
+const NEEDS_GROUPS = "the password was taken, and the database lets in none without a group: with a role (--role PATH) its groups are tried";
 
 async function tryLogin(sessions: Sessions, options: OpenOptions, ref: LoginRef, database: string, password: ReturnType<typeof newPassword>): Promise<string> {
   const client = await sessions.connectAs(ref.name, database, password);
