@@ -115,6 +115,11 @@ export class Clockwork<D extends Due> {
     this.#stopped = true;
     clearTimeout(this.#sweepTimer);
     clearTimeout(this.#wakeTimer);
+    await this.quiet();
+  }
+
+  /** Ends when nothing that this replica has claimed is under way any more. */
+  async quiet(): Promise<void> {
     while (this.#looking !== undefined || this.#work.size > 0) await Promise.all([this.#looking, ...this.#work]);
   }
 

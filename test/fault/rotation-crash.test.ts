@@ -134,6 +134,7 @@ describe("rotations when workers die, freeze or fail", () => {
     const frozen = gate();
     let first = true;
     const slow = await world.replica({
+      freezes: true,
       outside: {
         beforeSet: async () => {
           if (!first) return;

@@ -101,12 +101,14 @@ export interface ReplicaOptions {
   /** With a due index. */
   readonly redisUrl?: string;
   readonly sweepMs?: number;
+  /** Its workers may hang for good: the world's clock does not wait for them. */
+  readonly freezes?: boolean;
 }
 
 export interface RotationWorld {
   readonly database: TestDatabase;
   replica(options?: ReplicaOptions): Promise<RotationReplica>;
-  /** Moves the ledger's clock; nothing sleeps. */
+  /** Moves the ledger's clock once nobody is at work, or a claim would end in the middle of it; nothing sleeps. */
   advance(ms: number): Promise<void>;
   /** A secret with a password that the outside accepts, under rotation. */
   account(by: RotationReplica, policy?: RotationPolicy, more?: { readonly maxCandidateFailures?: number } & TableConfig): Promise<string>;
@@ -153,13 +155,14 @@ export async function rotationWorld(): Promise<RotationWorld> {
   const master = `leasehold-kms-v1:${randomBytes(32).toString("base64")}`;
   const replicas: RotationReplica[] = [];
   const clocks: LedgerClock[] = [];
+  const awaited: RotationReplica[] = [];
   let offset = 0;
   let reader: SecretReader;
   let store: Pool;
 
   const world: RotationWorld = {
     database,
-    async replica({ outside = {}, settings = {}, gate = async () => {}, redisUrl, sweepMs = 100 } = {}) {
+    async replica({ outside = {}, settings = {}, gate = async () => {}, redisUrl, sweepMs = 100, freezes = false } = {}) {
       const config = { url: database.url, poolSize: 6, statementTimeoutMs: 5000, connectTimeoutMs: 3000, requireSyncStandby: false };
       const db = new Pool(config, log);
       store = db;
@@ -215,9 +218,11 @@ export async function rotationWorld(): Promise<RotationWorld> {
         },
       };
       replicas.push(made);
+      if (!freezes) awaited.push(made);
       return made;
     },
     async advance(ms) {
+      await Promise.all(awaited.map((one) => one.clockwork.quiet()));
       offset += ms;
       const body = `select date_trunc('milliseconds', clock_timestamp()) + interval '${offset} ms'`;
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${body} $$`);
