@@ -1,19 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  create,
-  type DescMessage,
-  type DescMethodUnary,
-  fromBinary,
-  fromJson,
-  type JsonObject,
-  type MessageInitShape,
-  type MessageShape,
-  toBinary,
-} from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { Client as Channel, type ClientUnaryCall, credentials, type ServiceError } from "@grpc/grpc-js";
+import { fromJson, type JsonObject } from "@bufbuild/protobuf";
+import { Client as Channel, credentials } from "@grpc/grpc-js";
 import pg from "pg";
 import { onTestFinished } from "vitest";
 import { stringify } from "yaml";
@@ -23,12 +12,12 @@ import { Client } from "../../src/client/client.ts";
 import { CallError } from "../../src/client/errors.ts";
 import { parseConfig } from "../../src/config.ts";
 import { bootstrapPostgres, brokerVerifier } from "../../src/engines/registry.ts";
-import { CredentialService, type IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
-import { type Lease, type Lease_State } from "../../src/gen/leasehold/v1/lease_pb.ts";
-import { LeaseService } from "../../src/gen/leasehold/v1/lease_service_pb.ts";
+import type { IssueCredentialResponse } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
+import type { Lease_State } from "../../src/gen/leasehold/v1/lease_pb.ts";
 import { OperatorService, RoleSchema, TargetSchema } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { PolicySchema, PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
 import { type Event, WatchService } from "../../src/gen/leasehold/v1/watch_service_pb.ts";
+import { Caller } from "./caller.ts";
 import { compileCache } from "./compile-cache.ts";
 import { bundle, identity, type LeafName, writeIdentity } from "./pki.ts";
 import { freshCluster, freshDatabase, type TestCluster, type TestDatabase } from "./postgres.ts";
@@ -41,57 +30,6 @@ export const OTHER = "spiffe://acme.test/ns/billing/sa/app";
 export const GROUP = "readers";
 export const BROKER_LOGIN = "leasehold_broker";
 export const DATABASE = "app";
-const DEADLINE_MS = 20_000;
-
-/** One identity's calls to one broker, without retries: what a test sees is what the broker said. */
-export class Caller {
-  readonly #channel: Channel;
-
-  constructor(channel: Channel) {
-    this.#channel = channel;
-  }
-
-  /** Throws CallError. */
-  call<I extends DescMessage, O extends DescMessage>(method: DescMethodUnary<I, O>, request: MessageInitShape<I>): Promise<MessageShape<O>> {
-    return this.begin(method, request).answer;
-  }
-
-  begin<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodUnary<I, O>,
-    request: MessageInitShape<I>,
-  ): { readonly raw: ClientUnaryCall; readonly answer: Promise<MessageShape<O>> } {
-    const answer = Promise.withResolvers<MessageShape<O>>();
-    const raw = this.#channel.makeUnaryRequest(
-      `/${method.parent.typeName}/${method.name}`,
-      (message: MessageInitShape<I>) => Buffer.from(toBinary(method.input, create(method.input, message))),
-      (bytes: Buffer) => fromBinary(method.output, bytes),
-      request,
-      { deadline: Date.now() + DEADLINE_MS },
-      (error: ServiceError | null, response?: MessageShape<O>) => (response === undefined ? answer.reject(new CallError(error!)) : answer.resolve(response)),
-    );
-    return { raw, answer: answer.promise };
-  }
-
-  issue(path: string, ttlMs?: number, requestId = ""): Promise<IssueCredentialResponse> {
-    return this.call(CredentialService.method.issueCredential, { path, requestId, ...(ttlMs === undefined ? {} : { ttl: durationFromMs(ttlMs) }) });
-  }
-
-  async renew(path: string, incrementMs?: number): Promise<Lease> {
-    return (await this.call(LeaseService.method.renewLease, { path, ...(incrementMs === undefined ? {} : { increment: durationFromMs(incrementMs) }) })).lease!;
-  }
-
-  async revoke(path: string): Promise<Lease> {
-    return (await this.call(LeaseService.method.revokeLease, { path })).lease!;
-  }
-
-  async lease(path: string): Promise<Lease> {
-    return (await this.call(LeaseService.method.getLease, { path })).lease!;
-  }
-
-  close(): void {
-    this.#channel.close();
-  }
-}
 
 export interface Broker {
   readonly address: string;
