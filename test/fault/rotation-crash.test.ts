@@ -1,6 +1,6 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { LeaseholdError } from "../../src/base/errors.ts";
-import { type FaultPoint, setFaultHandler } from "../../src/base/fault-point.ts";
+import type { FaultPoint } from "../../src/base/fault-point.ts";
 import { Sensitive } from "../../src/base/sensitive.ts";
 import { encodePayload } from "../../src/secrets/payload.ts";
 import { gate } from "../support/leases.ts";
@@ -12,12 +12,12 @@ const MINUTE = 60_000;
 describe("rotations when workers die, freeze or fail", () => {
   let world: RotationWorld;
   let replica: RotationReplica;
-  beforeAll(async () => {
+  // A world each: replicas of another test would take this one's rotations when their timers go off, and have another outside.
+  beforeEach(async () => {
     world = await rotationWorld();
     replica = await world.replica();
   });
-  afterEach(() => setFaultHandler(undefined));
-  afterAll(() => world?.close());
+  afterEach(() => world?.close());
 
   const now = (path: string, by = replica) => by.writer.rotateNow(path, { actor: rotationActor(), request: undefined });
   const putByHand = (path: string, password: string, expireAt?: number) =>
