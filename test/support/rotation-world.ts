@@ -159,6 +159,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
   let offset = 0;
   let reader: SecretReader;
   let store: Pool;
+  const quiet = () => Promise.all(awaited.map((one) => one.clockwork.quiet()));
 
   const world: RotationWorld = {
     database,
@@ -222,7 +223,7 @@ export async function rotationWorld(): Promise<RotationWorld> {
       return made;
     },
     async advance(ms) {
-      await Promise.all(awaited.map((one) => one.clockwork.quiet()));
+      await quiet();
       offset += ms;
       const body = `select date_trunc('milliseconds', clock_timestamp()) + interval '${offset} ms'`;
       await database.query(`create or replace function leasehold_now() returns timestamptz language sql volatile parallel safe as $$ ${body} $$`);
@@ -264,6 +265,8 @@ export async function rotationWorld(): Promise<RotationWorld> {
     async settle(by, path) {
       return until(`${path} is settled`, async () => {
         await by.clockwork.sweep();
+        // What is claimed and not begun still says WAITING.
+        await quiet();
         const found = await world.rotation(path);
         if (found.state !== "RUNNING") return found;
         const [row] = await database.query<{ waits: boolean }>("select due_at > leasehold_now() + interval '500 ms' as waits from rotation where path = $1", [
