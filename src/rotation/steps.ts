@@ -55,8 +55,8 @@ export class Steps {
   }
 
   /**
-   * A new candidate follows; this one is taken back outside, if it can be. @param failed what it failed by, when that is why. @param made what the outside may have made and the ledger has not stored: empty when the answer that
-   * held it was lost.
+   * A new candidate follows, after this one is taken back outside, if it can be: later it would take back what the new one has set. @param failed what it failed by, when that is why. @param made what the outside may have made and
+   * the ledger has not stored: empty when the answer that held it was lost.
    */
   async giveUp(
     held: Held,
@@ -65,13 +65,25 @@ export class Steps {
     failed: { readonly problem?: string; readonly stuck?: boolean } = {},
     made?: SecretData,
   ): Promise<undefined> {
-    const { rotation } = held;
-    const given = await this.#deps.moves.release(held, "rotation.give_up", { next_ms: nextMs, ...failed }, cause);
-    if (!given.ok || (rotation.pendingVersion === 0 && made === undefined)) return undefined;
-    await this.discard(held, made).catch((error: Error) =>
-      this.#deps.log.warn({ rotation: rotation.path, error: error.message }, "a candidate that was given up could not be taken back"),
-    );
+    const nothingMade = held.rotation.pendingVersion === 0 && made === undefined;
+    const still = nothingMade || this.#rotator(held).discard === undefined ? held : await this.#takeBack(held, made);
+    if (still !== undefined) await this.#deps.moves.release(still, "rotation.give_up", { next_ms: nextMs, ...failed }, cause);
     return undefined;
+  }
+
+  /** Tried once, while nobody else has the rotation: undefined when somebody has. */
+  async #takeBack(held: Held, made: SecretData | undefined): Promise<Held | undefined> {
+    const kept = await this.#deps.moves.keep(held, "rotation.keep", {}, {});
+    if (typeof kept === "string") return undefined;
+    try {
+      await this.discard(kept, made);
+    } catch (error) {
+      if (endsTheClaim(error)) throw error;
+      this.#deps.log.warn({ rotation: held.rotation.path, error: (error as Error).message }, "a candidate that was given up could not be taken back");
+    } finally {
+      held.hung ||= kept.hung;
+    }
+    return kept;
   }
 
   async discard(held: Held, made?: SecretData): Promise<void> {

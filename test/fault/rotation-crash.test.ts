@@ -143,7 +143,8 @@ describe("rotations when workers die, freeze or fail", () => {
         },
       },
     });
-    const path = await world.account(replica);
+    // By the slow one alone: a replica that has put it still looks up its next time, and takes what is due by then.
+    const path = await world.account(slow);
     await now(path, slow);
     void slow.clockwork.sweep();
     await frozen.reached;

@@ -267,6 +267,27 @@ describe("rotations that do not get on", () => {
       expect((await world.outside(path)).password).toBe(await world.password(path));
     });
 
+    it("one that is given up is taken back before the next is made, by whomever", async () => {
+      const acts: string[] = [];
+      const outside: Outside = {
+        abilities: { candidateFromOutside: true },
+        created: async () => {
+          if (acts.push("made") === 1) await putByHand(path, "by hand", by);
+        },
+        async discard() {
+          acts.push("taking back");
+          await other.clockwork.sweep();
+          await other.clockwork.quiet();
+          acts.push("taken back");
+        },
+      };
+      const [by, other] = [await world.replica({ outside }), await world.replica({ outside })];
+      const path = await world.account(by);
+      await now(path, by);
+      await until("the next is CURRENT", async () => (await by.clockwork.sweep(), (await world.rotation(path)).step === "FINISH"));
+      expect(acts).toEqual(["made", "taking back", "taken back", "made"]);
+    });
+
     it("one whose answer was lost before the secret was written by hand is taken back by its name", async () => {
       const seen: string[] = [];
       let made = 0;
