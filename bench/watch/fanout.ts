@@ -5,7 +5,7 @@ import { change, type WatchWorld } from "./world.ts";
 
 const WATCHERS = 1000;
 const CONNECTIONS = 10;
-const MESSAGES = 40;
+const MESSAGES = 100;
 const ROUNDS = 7;
 const SECOND = 1_000_000;
 

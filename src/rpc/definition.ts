@@ -1,7 +1,7 @@
 import { create, type DescMessage, type DescMethod, fromBinary, type MessageInitShape, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import type { MethodDefinition } from "@grpc/grpc-js";
 import type { Authorized } from "./call.ts";
-import { Encoded } from "./encoded.ts";
+import { Encoded, frame } from "./encoded.ts";
 import type { Out } from "./out.ts";
 
 /** What a generated service looks like to the compiler. */
@@ -50,6 +50,11 @@ export function decode<I extends DescMessage>(schema: I, bytes: Buffer): Message
 export function encode<O extends DescMessage>(schema: O, message: Answer<O>): Buffer {
   if (message instanceof Encoded) return message.bytes;
   return toBuffer(toBinary(schema, create(schema, message)));
+}
+
+/** As `encode`, framed for a stream. */
+export function encodeFrame<O extends DescMessage>(schema: O, message: Answer<O>): Buffer {
+  return message instanceof Encoded ? message.frame : frame(toBinary(schema, create(schema, message)));
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { ServerHttp2Stream } from "node:http2";
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { ServerWritableStream } from "@grpc/grpc-js";
 import { LeaseholdError, type Reason } from "../base/errors.ts";
@@ -6,8 +7,8 @@ import { authorize, denied, resolveTarget, type Target } from "./authorize.ts";
 import type { ItemRecord } from "./call.ts";
 import { CallState } from "./call-state.ts";
 import { refusalOf } from "./connection.ts";
-import { type Answer, encode } from "./definition.ts";
-import { isLeaving, resetStream } from "./http2-stream.ts";
+import { type Answer, encodeFrame } from "./definition.ts";
+import { isLeaving, openFrames, resetStream, untaken } from "./http2-stream.ts";
 import type { Place } from "./openings.ts";
 import type { Out } from "./out.ts";
 import type { ErasedStream, Method, Pipeline } from "./pipeline.ts";
@@ -19,8 +20,6 @@ class StreamEnded extends Error {
   override readonly name = "StreamEnded";
 }
 
-/** A message of this size is waited for until HTTP/2 has it: grpc-js counts messages, 16 of them, whatever they weigh. */
-const LARGE_BYTES = 64 * 1024;
 /** Streams end at their age, and on a connection that is being left, spread over this part around it. */
 const JITTER = 0.2;
 
@@ -35,6 +34,8 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   judge: (() => void) | undefined;
   onEnd: (() => void) | undefined;
   readonly #stream: ServerWritableStream<Buffer, Buffer>;
+  /** Where messages are written, from the first one on. */
+  #frames: ServerHttp2Stream | undefined;
   #ended = false;
   /** It is to end as soon as its record is written; nothing is sent any more. */
   #condemned = false;
@@ -48,7 +49,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   #timer: NodeJS.Timeout | undefined;
   /** Wakes the writer that waits for the client; called on drain and at the end. */
   #wake: (() => void) | undefined;
-  /** Messages grpc-js still held when the sweep last looked at a waiting writer, and since when it is that many. */
+  /** Bytes the client had not taken when the sweep last looked at a waiting writer, and since when it is that many. */
   #held = 0;
   #heldSince = 0;
   #endsAt: number;
@@ -91,8 +92,8 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   }
 
   send(message: Answer<DescMessage>, handed?: () => void): Promise<void> | undefined {
-    this.#check();
     if (this.#opened && this.items.length === 0) return this.#push(message, handed);
+    this.#check();
     return this.#disclose().then(() => this.#push(message, handed));
   }
 
@@ -124,7 +125,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   }
 
   #isStalled(now: number): boolean {
-    const held = this.#stream.writableLength;
+    const held = untaken(this.#stream);
     if (this.#wake === undefined || held === 0 || held !== this.#held) {
       this.#held = held;
       this.#heldSince = now;
@@ -137,14 +138,13 @@ export class StreamCall extends CallState implements Out<DescMessage> {
   #push(message: Answer<DescMessage>, handed: (() => void) | undefined): Promise<void> | undefined {
     this.#check();
     if (this.#policies !== this.pipeline.with.access.policies) this.#judgeAnew();
-    const bytes = encode(this.method.desc.output, message);
+    const frame = encodeFrame(this.method.desc.output, message);
+    const frames = (this.#frames ??= openFrames(this.#stream));
     handed?.();
-    const large = bytes.length >= LARGE_BYTES;
-    if (!large && this.#stream.write(bytes)) return undefined;
+    if (frames.write(frame)) return undefined;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#wake = resolve;
-    if (large) this.#stream.write(bytes, () => resolve());
-    else this.#stream.once("drain", resolve);
+    frames.once("drain", resolve);
     return promise.then(() => {
       this.#wake = undefined;
       this.#check();
@@ -270,7 +270,7 @@ export class StreamCall extends CallState implements Out<DescMessage> {
     if (error === undefined) this.#stream.end();
     else this.#stream.emit("error", grpcError(error, this.requestId));
     // The status waits behind what the client has not taken.
-    if (this.#stream.writableLength > 0) this.pipeline.linger(this);
+    if (untaken(this.#stream) > 0) this.pipeline.linger(this);
   }
 
   #leave(outcome: "ok" | Reason | "CANCELLED", error: unknown): void {

@@ -31,8 +31,11 @@ export interface WatchQuery extends Filter {
   readonly snapshot: boolean;
 }
 
-/** Where a watch's steps go; as `Receiver.receive`. The caller authorizes each change when it delivers it. */
-export type Deliver = (step: Step) => Promise<void> | undefined;
+/** Where a watch's steps go. It authorizes each change when it delivers it. */
+export interface Sink {
+  /** As `Receiver.receive`. */
+  deliver(step: Step): Promise<void> | undefined;
+}
 
 const SNAPSHOT_PAGE = 500;
 
@@ -45,19 +48,19 @@ export class Watch implements Receiver {
   readonly #feed: Feed;
   readonly #hub: Hub;
   readonly #query: WatchQuery;
-  readonly #deliver: Deliver;
+  readonly #sink: Sink;
   #epoch: number;
   /** Everything up to here has been given. */
   #at: number;
   #subscription: Subscription | undefined;
   #closed = false;
 
-  constructor(db: Db, feed: Feed, hub: Hub, query: WatchQuery, deliver: Deliver) {
+  constructor(db: Db, feed: Feed, hub: Hub, query: WatchQuery, sink: Sink) {
     this.#db = db;
     this.#feed = feed;
     this.#hub = hub;
     this.#query = query;
-    this.#deliver = deliver;
+    this.#sink = sink;
     this.#epoch = feed.epoch;
     this.#at = feed.applied;
   }
@@ -66,10 +69,10 @@ export class Watch implements Receiver {
   async run(): Promise<void> {
     const { resumeToken, snapshot } = this.#query;
     if (resumeToken !== "") await this.#resume(resumeToken);
-    await this.#deliver(this.#step(snapshot ? { revision: 0, snapshot } : {}));
+    await this.#sink.deliver(this.#step(snapshot ? { revision: 0, snapshot } : {}));
     if (snapshot) {
       await this.#snapshot();
-      await this.#deliver(this.#step({ snapshotEnd: true }));
+      await this.#sink.deliver(this.#step({ snapshotEnd: true }));
     }
     try {
       for (;;) {
@@ -91,7 +94,7 @@ export class Watch implements Receiver {
   receive(changes: readonly Change[], upTo: number): Promise<void> | undefined {
     this.#at = upTo;
     const bookmark = changes.length === 0;
-    return this.#deliver({ epoch: this.#epoch, revision: upTo, changes, snapshot: false, snapshotEnd: false, bookmark, shared: true });
+    return this.#sink.deliver({ epoch: this.#epoch, revision: upTo, changes, snapshot: false, snapshotEnd: false, bookmark, shared: true });
   }
 
   async #resume(token: string): Promise<void> {
@@ -121,7 +124,7 @@ export class Watch implements Receiver {
       // A long way with nothing in it is told too, that a reconnect need not go it again.
       const bookmark = recent === undefined;
       // oxlint-disable-next-line no-await-in-loop -- as above
-      if (changes.length > 0 || bookmark) await this.#deliver(this.#step({ revision, changes, bookmark, shared: !bookmark }));
+      if (changes.length > 0 || bookmark) await this.#sink.deliver(this.#step({ revision, changes, bookmark, shared: !bookmark }));
       this.#at = revision;
     }
   }
@@ -131,7 +134,7 @@ export class Watch implements Receiver {
       let after: Entry | undefined;
       for (;;) {
         const page: Entry[] = await snapshotPage(this.#db, rangeOf(scope), after, this.#at, SNAPSHOT_PAGE);
-        if (page.length > 0) await this.#deliver(this.#step({ revision: 0, changes: page.filter((entry) => this.#isWanted(entry)), snapshot: true }));
+        if (page.length > 0) await this.#sink.deliver(this.#step({ revision: 0, changes: page.filter((entry) => this.#isWanted(entry)), snapshot: true }));
         if (page.length < SNAPSHOT_PAGE) break;
         after = page.at(-1);
       }

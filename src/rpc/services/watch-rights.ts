@@ -9,11 +9,8 @@ interface Watched extends PathScope {
   readonly lease?: { readonly own: boolean; readonly rulePath: string };
 }
 
-/** How long a decision on a change may stand in for the next one's; conditions may look at the time. */
-const SAME_MS = 20;
-
-/** The decision made last: thousands of watches of one caller are given the same change one after the other. */
-let last: { readonly change: Change; readonly principal: string; readonly policies: object; readonly at: number; readonly allowed: boolean } | undefined;
+/** The decision made last, for the rest of this turn of the event loop (conditions may look at the time): thousands of watches of one caller are given the same change one after the other. */
+let last: { readonly change: Change; readonly principal: string; readonly policies: object; readonly allowed: boolean } | undefined;
 
 /** What one watch may see, by the policies of the moment it is asked. */
 export class WatchRights {
@@ -71,9 +68,10 @@ export class WatchRights {
     if (change.leaseId !== undefined) return this.sees(change);
     const principal = this.#call.principal.id;
     const { policies } = this.#access;
-    const now = Date.now();
-    if (last?.change !== change || last.principal !== principal || last.policies !== policies || now - last.at > SAME_MS)
-      last = { change, principal, policies, at: now, allowed: this.sees(change) };
+    if (last?.change !== change || last.principal !== principal || last.policies !== policies) {
+      if (last === undefined) setImmediate(() => (last = undefined));
+      last = { change, principal, policies, allowed: this.sees(change) };
+    }
     return last.allowed;
   }
 

@@ -5,7 +5,7 @@ import { EventType, type WatchResponseSchema } from "../../gen/leasehold/v1/watc
 import type { Change } from "../../model/event.ts";
 import type { SecretReader } from "../../secrets/read.ts";
 import { resumeToken } from "../../watch/resume-token.ts";
-import type { Step } from "../../watch/watch.ts";
+import type { Sink, Step } from "../../watch/watch.ts";
 import type { Authorized } from "../call.ts";
 import { denied } from "../authorize.ts";
 import type { Encoded } from "../encoded.ts";
@@ -27,8 +27,12 @@ export interface SenderDeps {
 }
 
 /** Turns the steps of one watch into messages: each event authorized as it is sent, several to a message, values as audited reads. */
-export class WatchSender {
-  readonly #with: SenderDeps;
+export class WatchSender implements Sink {
+  readonly #reader: SecretReader;
+  readonly #call: Authorized;
+  readonly #out: Out<typeof WatchResponseSchema>;
+  readonly #rights: WatchRights;
+  readonly #includeValues: boolean;
   #token: string;
   /** Events whose message waits for its records, and the paths of the values in it. */
   #waiting: readonly Change[] = [];
@@ -36,7 +40,11 @@ export class WatchSender {
 
   /** @param token what the client came with. */
   constructor(deps: SenderDeps, token: string) {
-    this.#with = deps;
+    this.#reader = deps.reader;
+    this.#call = deps.call;
+    this.#out = deps.out;
+    this.#rights = deps.rights;
+    this.#includeValues = deps.includeValues;
     this.#token = token;
   }
 
@@ -47,19 +55,18 @@ export class WatchSender {
 
   /** Throws unless the watch may go on, and what waits to be sent may be. */
   judge(): void {
-    this.#with.rights.judge();
-    for (const change of this.#waiting) if (!this.#with.rights.sees(change)) throw denied("watch", change.path);
-    for (const path of this.#reads) this.#with.call.authorizeItem(path, "read");
+    this.#rights.judge();
+    for (const change of this.#waiting) if (!this.#rights.sees(change)) throw denied("watch", change.path);
+    for (const path of this.#reads) this.#call.authorizeItem(path, "read");
   }
 
-  /** As `Receiver.receive`. */
   deliver(step: Step): Promise<void> | undefined {
-    const changes = step.changes.length === 0 ? step.changes : this.#with.rights.seen(step.changes);
+    const changes = step.changes.length === 0 ? step.changes : this.#rights.seen(step.changes);
     if (changes.length === 0 && step.changes.length > 0 && !step.bookmark) {
       if (!step.snapshot) this.#token = tokenOf(step.epoch, step.revision);
       return undefined;
     }
-    if (this.#with.includeValues && changes.some(hasValue)) return this.#sendValues(step, changes);
+    if (this.#includeValues && changes.some(hasValue)) return this.#sendValues(step, changes);
     if (changes.length <= MAX_EVENTS) return this.#send(step, changes, 0, changes.length);
     return this.#sendMany(step, changes);
   }
@@ -71,7 +78,7 @@ export class WatchSender {
   #send(step: Step, changes: readonly Change[], from: number, to: number): Promise<void> | undefined {
     if (step.shared && changes.length <= 1) {
       const { message, token } = this.#live(step, changes[0]);
-      const pending = this.#with.out.send(message);
+      const pending = this.#out.send(message);
       this.#token = token;
       return pending;
     }
@@ -79,7 +86,7 @@ export class WatchSender {
     for (let i = from; i < to; i++) events.push(step.shared ? sharedEvent(changes[i]!) : writeEvent(changes[i]!, step.snapshot));
     const share = step.shared || to === from;
     const { message, token } = this.#compose(step, events, to === changes.length ? undefined : changes[to - 1], share);
-    const pending = this.#with.out.send(message);
+    const pending = this.#out.send(message);
     this.#token = token;
     return pending;
   }
@@ -94,7 +101,6 @@ export class WatchSender {
   }
 
   async #sendValues(step: Step, changes: readonly Change[]): Promise<void> {
-    const { out } = this.#with;
     let events: Uint8Array[] = [];
     let bytes = 0;
     let from = 0;
@@ -106,7 +112,7 @@ export class WatchSender {
       if (!end && events.length < MAX_EVENTS && bytes < MAX_BYTES) continue;
       const { message, token } = this.#compose(step, events, end ? undefined : change, false);
       this.#waiting = changes.slice(from, i + 1);
-      await out.send(message, () => {
+      await this.#out.send(message, () => {
         this.#waiting = [];
         this.#reads = [];
         this.#token = token;
@@ -128,7 +134,7 @@ export class WatchSender {
 
   /** Reads the version for an event that is to carry its value; what can't be read now leaves the event without. */
   async #withValue(change: Change, snapshot: boolean): Promise<Uint8Array> {
-    const { call, reader } = this.#with;
+    const [call, reader] = [this.#call, this.#reader];
     const { path, version } = change;
     if (!call.allows(path, "read")) {
       call.recordItem({ path, outcome: "PERMISSION_DENIED", capability: "read" });

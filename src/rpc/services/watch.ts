@@ -27,7 +27,7 @@ export function watchService({ db, feed, hub, reader, access, resources }: Watch
       const scopes = paths.map((path) => parseScope(path));
       const rights = await WatchRights.of(call, access, scopes, resources);
       const sender = new WatchSender({ reader, call, out, rights, includeValues }, resumeToken);
-      const watch = new Watch(db, feed, hub, { scopes, types: new Set<number>(types), resumeToken, snapshot }, (step) => sender.deliver(step));
+      const watch = new Watch(db, feed, hub, { scopes, types: new Set<number>(types), resumeToken, snapshot }, sender);
       out.resumeToken = () => sender.token;
       out.judge = () => sender.judge();
       out.onEnd = () => watch.close();
