@@ -15,7 +15,7 @@ import { bootstrapPostgres, brokerVerifier } from "../../src/engines/registry.ts
 import { CredentialService, IssueCredentialRequestSchema } from "../../src/gen/leasehold/v1/credential_service_pb.ts";
 import { OperatorService, TlsMode } from "../../src/gen/leasehold/v1/operator_service_pb.ts";
 import { PolicyService } from "../../src/gen/leasehold/v1/policy_service_pb.ts";
-import { SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
+import { GetSecretRequestSchema, SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
 import { type Child, startChild } from "../child.ts";
 import { encode, pathOf, Wire } from "../wire.ts";
 
@@ -133,6 +133,11 @@ export async function makeLeaseWorld(): Promise<LeaseWorld> {
 export function issueCall(world: LeaseWorld, role: string): { readonly address: string; readonly method: string; readonly requests: readonly string[] } {
   const request = encode(IssueCredentialRequestSchema, { path: role }).toString("base64");
   return { address: (world.broker.ready as { address: string }).address, method: pathOf(CredentialService.method.issueCredential), requests: [request] };
+}
+
+export function secretCall(world: LeaseWorld): { readonly address: string; readonly method: string; readonly requests: readonly string[] } {
+  const request = encode(GetSecretRequestSchema, { path: "secrets/demo/key" }).toString("base64");
+  return { address: (world.broker.ready as { address: string }).address, method: pathOf(SecretService.method.getSecret), requests: [request] };
 }
 
 async function prepare(admin: Wire, port: number, password: string): Promise<void> {
