@@ -1,4 +1,4 @@
-import { isReason, LeaseholdError } from "../base/errors.ts";
+import { isReason } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
 import type { CommandKind, Committer } from "../store/command.ts";
@@ -7,6 +7,7 @@ import type { DueLease } from "../store/due-leases.ts";
 import { findLease } from "../store/leases.ts";
 import type { Due } from "./due.ts";
 import { enableLogin } from "./enable.ts";
+import { LoginFinder } from "./find.ts";
 import { loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
 import type { Ending, LeaseRevoker } from "./revoke.ts";
@@ -30,9 +31,11 @@ const PROBE_FOR_MS = 24 * 3_600_000;
 /** Does what a due lease waits for, by its state. The database said that it is due; its generation keeps two workers from both doing it. */
 export class LeaseActor {
   readonly #deps: ActDeps;
+  readonly #finder: LoginFinder;
 
   constructor(deps: ActDeps) {
     this.#deps = deps;
+    this.#finder = new LoginFinder(deps.reach);
   }
 
   /** Never throws: what fails is due again. */
@@ -87,7 +90,7 @@ export class LeaseActor {
   /** No creation can happen any more: either the login is there, and goes, or it never came. */
   async #pending(lease: DueLease): Promise<void> {
     const actor = actorOf(lease, "lease.recover", "creation did not finish");
-    const found = await this.#find(lease);
+    const found = await this.#finder.find(lease);
     if (found !== undefined) return this.#reopen(lease, found.oid, actor);
     await this.#move(lease, "lease.roll_back", actor, { grace_ms: this.#deps.settings.graceMs });
   }
@@ -97,7 +100,7 @@ export class LeaseActor {
     let found: { readonly oid: string } | undefined;
     let cause = "last look";
     try {
-      found = await this.#find(lease);
+      found = await this.#finder.find(lease);
     } catch (error) {
       if (lease.now < lease.expireAt + PROBE_FOR_MS) throw error;
       cause = "target gone";
@@ -120,17 +123,6 @@ export class LeaseActor {
   async #move(lease: DueLease, kind: CommandKind, actor: Actor, more: Readonly<Record<string, unknown>>): Promise<boolean> {
     const args = { id: lease.id, generation: lease.generation, ...more };
     return (await this.#deps.committer.commit({ kind, path: lease.path, actor, lease: lease.id, args })).ok;
-  }
-
-  /** The lease's login, on the server it was made on: absent elsewhere, or on a standby, means nothing (finding 12). Throws TARGET_MISCONFIGURED `different_server`. */
-  #find(lease: DueLease): Promise<{ readonly oid: string } | undefined> {
-    return this.#deps.reach.use(lease.targetUid, async (target) => {
-      const identity = await target.identify();
-      if (identity.inRecovery || (lease.systemIdentifier !== undefined && identity.systemIdentifier !== lease.systemIdentifier)) {
-        throw new LeaseholdError("TARGET_MISCONFIGURED", "another server", { metadata: { problem: "different_server" } });
-      }
-      return target.find(lease.username);
-    });
   }
 }
 

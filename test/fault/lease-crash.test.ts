@@ -94,6 +94,25 @@ describe("leases when workers die or freeze", () => {
     await until("the last look is done", async () => (await replica.lease(lease.id)).nextActionAt === undefined);
   });
 
+  it("last looks at many leases are few looks at the target: those who revoke need it too", async () => {
+    let looks = 0;
+    const one = await world.replica({ faults: { looks: () => looks++ } });
+    const issued = await Promise.all(Array.from({ length: 100 }, () => issue(one)));
+    const ids = issued.map(({ id }) => id);
+    const left = (condition: string) =>
+      world.database.query("select from lease where id = any ($1::uuid[]) and " + condition + " limit 1", [ids]).then((rows) => rows.length > 0);
+    await Promise.all(ids.map((id) => one.revoker.revoke(id, actorOf(), undefined, 10_000)));
+    await until("all are revoked", async () => !(await left("state <> 'REVOKED'")));
+    looks = 0;
+    await world.advance(HOUR + 5 * MINUTE);
+    await until("all were looked for", async () => {
+      await one.clockwork.sweep();
+      return !(await left("next_action_at is not null"));
+    });
+    expect(looks).toBeGreaterThan(0);
+    expect(looks).toBeLessThan(20);
+  });
+
   it("a lease revoked while it is created is not said to be gone before no creation can come any more", async () => {
     const step = gate();
     const slow = await world.replica({ faults: { beforeCreate: step.pass } });

@@ -84,12 +84,15 @@ export interface Faults {
   beforeRenew?: (() => Promise<void>) | undefined;
   afterRenew?: (() => Promise<void>) | undefined;
   beforeRevoke?: ((login: LoginRef) => Promise<void>) | undefined;
+  /** Told of each look at the target. */
+  looks?: (() => void) | undefined;
 }
 
 function faulty(target: Target<unknown>, faults: Faults): Target<unknown> {
   return {
-    identify: () => target.identify(),
-    find: (name) => target.find(name),
+    identify: () => (faults.looks?.(), target.identify()),
+    find: (name) => (faults.looks?.(), target.find(name)),
+    ...(target.present === undefined ? {} : { present: (names) => (faults.looks?.(), target.present!(names)) }),
     preflight: (role) => target.preflight(role),
     close: () => target.close(),
     ...(target.enable === undefined
