@@ -18,29 +18,37 @@ const MAX_NAMED_DATABASES = 10;
 /** Sessions that have not gone by then hold up the others of their batch, which is divided. */
 const BATCH_DRAIN_LIMIT_MS = 1000;
 
-/**
+/** A login that can't log in any more. */
+export interface Disabled extends LoginRef {
+  /** As it was found; undefined when it was absent. */
+  readonly found: string | undefined;
+}
+
+/*
  * The safe order: NOLOGIN (committed) → end sessions until none comes → owned objects → DROP ROLE → end sessions again, for one that began
  * in between lives on without a name. Every step may be repeated. Absent is success only where `leasehold.check_server` passed.
  *
- * Many at a time, on one server: those that own nothing go together, the others one by one, and those of a statement set, of which each runs what may fail or wait. Throws when one of them may have stopped all: then the halves are to be tried.
+ * Many at a time, on one server. Each half throws when one of them may have stopped all: then the halves of the batch are to be tried.
  */
-export async function revokeAll(sessions: Sessions, options: OpenOptions, logins: readonly LoginRef[]): Promise<(RevokeResult | Error)[]> {
+
+/** The first step, by itself: whoever waits for the sessions of others to end can log in no longer meanwhile. */
+export async function disableAll(sessions: Sessions, { instance }: OpenOptions, logins: readonly LoginRef[]): Promise<Disabled[]> {
+  const values = [instance, logins.map((login) => login.name), logins.map((login) => login.oid ?? null), serverOf(logins.map((login) => ({ login })))];
+  const rows = await sessions.query<{ login: string; role_oid: string | null }>(DISABLE, values);
+  const found = new Map(rows.map((row) => [row.login, row.role_oid ?? undefined]));
+  return logins.map((login) => ({ ...login, found: found.get(login.name) }));
+}
+
+/** The others. Those that own nothing go together, the rest one by one, as do those of a statement set, of which each runs what may fail or wait. */
+export async function endAll(sessions: Sessions, options: OpenOptions, logins: readonly Disabled[]): Promise<(RevokeResult | Error)[]> {
   const { instance } = options;
   const server = serverOf(logins.map((login) => ({ login })));
-  const names = logins.map((login) => login.name);
-  const disabled = await sessions.query<{ login: string; role_oid: string | null }>(DISABLE, [
-    instance,
-    names,
-    logins.map((login) => login.oid ?? null),
-    server,
-  ]);
-  const found = new Map(disabled.flatMap((row) => (row.role_oid === null ? [] : [[row.login, row.role_oid] as const])));
   const limitMs = logins.length > 1 ? BATCH_DRAIN_LIMIT_MS : DRAIN_LIMIT_MS;
-  const oids = logins.map((login) => found.get(login.name) ?? login.oid).filter((oid) => oid !== undefined);
+  const oids = logins.map((login) => login.found ?? login.oid).filter((oid) => oid !== undefined);
   await endSessions(sessions, options, oids, 2, limitMs);
-  if (found.size === 0) return logins.map(() => "absent");
 
-  const there = logins.flatMap((login) => (found.has(login.name) ? [{ ...login, oid: found.get(login.name)! }] : []));
+  const there = logins.flatMap((login) => (login.found === undefined ? [] : [{ ...login, oid: login.found }]));
+  if (there.length === 0) return logins.map(() => "absent");
   const together = there.filter((login) => login.statementSet === undefined);
   const outcomes: Map<string, string | Error> = together.length === 0 ? new Map() : await drop(sessions, instance, together, server);
   for (const login of there) {
@@ -49,7 +57,13 @@ export async function revokeAll(sessions: Sessions, options: OpenOptions, logins
     // oxlint-disable-next-line no-await-in-loop
     if (outcomes.get(login.name) === "owned") outcomes.set(login.name, await settleAndDrop(sessions, instance, login, server));
   }
-  await endSessions(sessions, options, [...found.values()], 1, limitMs);
+  await endSessions(
+    sessions,
+    options,
+    there.map(({ oid }) => oid),
+    1,
+    limitMs,
+  );
   return logins.map((login) => {
     const outcome = outcomes.get(login.name);
     if (outcome instanceof Error) return outcome;

@@ -19,7 +19,7 @@ import { DEFAULT_SCRAM_ITERATIONS, type PostgresRoleConfig, type PostgresTargetC
 import { Creations } from "./create.ts";
 import { misconfigured } from "./faults.ts";
 import { preflight } from "./preflight.ts";
-import { revokeAll } from "./revoke.ts";
+import { type Disabled, disableAll, endAll } from "./revoke.ts";
 import { scramVerifier } from "./scram.ts";
 import { serverOf } from "./server.ts";
 import type { StaticLogins } from "../static-login.ts";
@@ -28,7 +28,7 @@ import { PostgresStaticLogins } from "./static-logins.ts";
 import { ENABLE, FIND, IDENTIFY, LIST, MOVE_WITNESS, PRESENT, RENEW, WITNESS, SET_BROKER_LOGIN } from "./statements.ts";
 
 /** Most of a revocation is waiting, without a connection, for sessions that may still appear: so many batches at a time keep the server busy. */
-const REVOKE_LANES = 6;
+const END_LANES = 6;
 const REVOKE_MAX = 500;
 const ALTER_LANES = 2;
 const ALTER_MAX = 200;
@@ -48,7 +48,8 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
   readonly #creations: Creations;
   readonly #enabling: Gather<Alteration, true>;
   readonly #renewing: Gather<Alteration, true>;
-  readonly #revoking: Gather<LoginRef, RevokeResult>;
+  readonly #disabling: Gather<LoginRef, Disabled>;
+  readonly #ending: Gather<Disabled, RevokeResult>;
 
   constructor(config: PostgresTargetConfig, password: Sensitive, options: OpenOptions) {
     if (!isInstance(options.instance)) throw new RangeError("malformed instance");
@@ -59,7 +60,8 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     const divide = (error: unknown): boolean => isReason(error, "TARGET_MISCONFIGURED");
     this.#enabling = new Gather({ run: (items) => this.#enable(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
     this.#renewing = new Gather({ run: (items) => this.#renew(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
-    this.#revoking = new Gather({ run: (logins) => revokeAll(this.#sessions, options, logins), lanes: REVOKE_LANES, max: REVOKE_MAX, divide });
+    this.#disabling = new Gather({ run: (logins) => disableAll(this.#sessions, options, logins), lanes: ALTER_LANES, max: REVOKE_MAX, divide });
+    this.#ending = new Gather({ run: (logins) => endAll(this.#sessions, options, logins), lanes: END_LANES, max: REVOKE_MAX, divide });
   }
 
   identify(): Promise<TargetIdentity> {
@@ -78,8 +80,8 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     await this.#renewing.add({ login, validForMs, deadlineAt: 0 });
   }
 
-  revoke(login: LoginRef): Promise<RevokeResult> {
-    return this.#revoking.add(login);
+  async revoke(login: LoginRef): Promise<RevokeResult> {
+    return this.#ending.add(await this.#disabling.add(login));
   }
 
   async find(name: string): Promise<{ readonly oid: string; readonly canLogin: boolean } | undefined> {
