@@ -40,8 +40,9 @@ async function findAll(target: Target<unknown>, leases: readonly DueLease[]): Pr
   for (const { username, systemIdentifier: made } of leases) {
     if (inRecovery || (made !== undefined && made !== systemIdentifier))
       found.push(new LeaseholdError("TARGET_MISCONFIGURED", "another server", { metadata: { problem: "different_server" } }));
+    else if (present?.has(username) === false) found.push(undefined);
     // oxlint-disable-next-line no-await-in-loop -- hardly ever one
-    else found.push(present?.has(username) === false ? undefined : await target.find(username));
+    else found.push(await target.find(username).catch((error: Error) => error));
   }
   return found;
 }

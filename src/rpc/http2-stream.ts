@@ -11,7 +11,7 @@ function http2Of(raw: ServerWritableStream<Buffer, Buffer>): ServerHttp2Stream |
 }
 
 /**
- * Sends the headers and answers where frames are written from then on: nothing may be written to `raw` itself any more, its end (and an error) go through it as ever. grpc-js's own queue before this one made up half of what a
+ * Sends the headers and answers where frames are written from then on: nothing may be written to `raw` itself any more, its end (and an error) go through it as ever. grpc-js's own queue before this one made up a quarter of what a
  * message took that goes to a thousand watches (docs/benchmarks.md, watch_fanout), and it counts messages where this one counts bytes.
  */
 export function openFrames(raw: ServerWritableStream<Buffer, Buffer>): ServerHttp2Stream {
