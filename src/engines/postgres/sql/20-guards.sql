@@ -7,7 +7,7 @@
 
 CREATE OR REPLACE FUNCTION leasehold.version() RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS 'SELECT 5';
+AS 'SELECT 6';
 
 CREATE OR REPLACE FUNCTION leasehold.check_caller(p_instance text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
