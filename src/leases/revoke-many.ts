@@ -3,7 +3,7 @@ import { systemActor } from "../model/audit.ts";
 import type { Progress, Work } from "../operations/operations.ts";
 import type { OperationRecord } from "../store/operations.ts";
 import type { Db } from "../store/db.ts";
-import { countRevocableLeases, countUntriedLeases, revocableLeases, type RevokeFilter } from "../store/leases.ts";
+import { countRevocableLeases, countUntriedLeases, type RevocableLease, revocableLeases, type RevokeFilter } from "../store/leases.ts";
 import type { LeaseRevoker } from "./revoke.ts";
 
 const BATCH = 500;
@@ -15,9 +15,9 @@ const AHEAD_SERVING = 1;
 /** May the principal who asked revoke this lease's role path, by the policy of now? */
 export type MayRevoke = (principal: string, path: string) => boolean;
 
-/** Behind `after` there may be more, until it is null. */
+/** Behind `after` there may be more, until it is null. Without it nothing has been marked (a string is an older version's: then once more from the start, where none is left). */
 interface Cursor {
-  readonly after: string | null;
+  readonly after?: RevocableLease | string | null;
 }
 
 /**
@@ -29,7 +29,7 @@ interface Cursor {
  */
 export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, serving: () => boolean): Work {
   const ahead: Promise<unknown>[] = [];
-  async function mark(operation: OperationRecord, behind: string, total: number): Promise<Progress> {
+  async function mark(operation: OperationRecord, behind: RevocableLease | undefined, total: number): Promise<Progress> {
     const filter = filterOf(operation);
     const leases = await revocableLeases(db, filter, behind, BATCH);
     const actor = { ...systemActor("lease.revoke", `operations/${operation.id}`), principal: operation.principal };
@@ -37,7 +37,7 @@ export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, 
     const ids = allowed.map((lease) => lease.id);
     ahead.push((await revoker.endMany(ids, actor)).gone);
     while (ahead.length > (serving() ? AHEAD_SERVING : AHEAD)) await ahead.shift();
-    if (leases.length === BATCH) return { cursor: { after: leases.at(-1)!.id }, done: 0, total };
+    if (leases.length === BATCH) return { cursor: { after: leases.at(-1)! }, done: 0, total };
     const spared = await countRevocableLeases(db, filter); // who asked may not revoke them
     return { cursor: { after: null }, done: 0, total: Math.max(total - spared, 0) };
   }
@@ -46,8 +46,8 @@ export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, 
     kind: "revoke-leases",
     async step(operation, progress, signal) {
       const { cursor, done, total } = progress as Progress & { readonly cursor: Cursor | null };
-      if (cursor === null) return { cursor: { after: "" }, done: 0, total: await countRevocableLeases(db, filterOf(operation)) };
-      if (cursor.after !== null) return mark(operation, cursor.after, total);
+      if (cursor === null) return { cursor: {}, done: 0, total: await countRevocableLeases(db, filterOf(operation)) };
+      if (cursor.after !== null) return mark(operation, typeof cursor.after === "string" ? undefined : cursor.after, total);
       if (done >= total) return undefined;
       await after(done === 0 ? 0 : LOOK_MS, undefined, { signal }).catch(() => {});
       const untried = await countUntriedLeases(db, filterOf(operation));

@@ -137,14 +137,16 @@ function cursorOf(lease: LeaseRecord): LeaseCursor {
 
 const REVOCABLE = {
   name: "lease_revocable",
-  text: `select id, path from lease where namespace_id = 1 and id > $1::uuid and ($2 = '' or path >= $2) and ($3 = '' or path < $3) and ($4 = '' or principal = $4)
-           and state in ('PENDING', 'ACTIVE') and issued_at <= $6::timestamptz order by id limit $5`,
+  text: `select id, path, principal from lease where namespace_id = 1 and live and not shelf and (path, principal, id) > ($1, $2, $3::uuid) and path < $4 and ($5 = '' or principal = $5)
+           and state in ('PENDING', 'ACTIVE') and issued_at <= $6::timestamptz order by path, principal, id limit $7`,
 };
 const REVOCABLE_COUNT = {
   name: "lease_revocable_count",
-  text: `select count(*) as leases from lease where namespace_id = 1 and ($1 = '' or path >= $1) and ($2 = '' or path < $2) and ($3 = '' or principal = $3)
+  text: `select count(*) as leases from lease where namespace_id = 1 and live and not shelf and path >= $1 and path < $2 and ($3 = '' or principal = $3)
            and state in ('PENDING', 'ACTIVE') and issued_at <= $4::timestamptz`,
 };
+/** After every path. */
+const LAST_PATH = "\u{10ffff}";
 
 export interface RevokeFilter {
   readonly from: string;
@@ -154,25 +156,33 @@ export interface RevokeFilter {
   readonly issuedBefore: number;
 }
 
-/** Leases a prefix revocation still has to end, by id, after `after` (empty: from the start). */
-export function revocableLeases(db: Db, filter: RevokeFilter, after: string, limit: number): Promise<{ readonly id: string; readonly path: string }[]> {
-  return db.query(REVOCABLE, [after === "" ? FIRST_ID : after, filter.from, filter.to, filter.principal, limit, new Date(filter.issuedBefore).toISOString()]);
+/** Where a prefix revocation has come to. */
+export interface RevocableLease {
+  readonly id: string;
+  readonly path: string;
+  readonly principal: string;
+}
+
+/** Leases that a prefix revocation still has to end, after `after` (undefined: from the start). */
+export function revocableLeases(db: Db, filter: RevokeFilter, after: RevocableLease | undefined, limit: number): Promise<RevocableLease[]> {
+  const { path, principal, id } = after ?? { path: filter.from, principal: "", id: FIRST_ID };
+  return db.query(REVOCABLE, [path, principal, id, filter.to || LAST_PATH, filter.principal, new Date(filter.issuedBefore).toISOString(), limit]);
 }
 
 export async function countRevocableLeases(db: Db, filter: RevokeFilter): Promise<number> {
-  const [row] = await db.query<{ leases: number }>(REVOCABLE_COUNT, [filter.from, filter.to, filter.principal, new Date(filter.issuedBefore).toISOString()]);
+  const [row] = await db.query<{ leases: number }>(REVOCABLE_COUNT, [filter.from, filter.to || LAST_PATH, filter.principal, new Date(filter.issuedBefore).toISOString()]);
   return row!.leases;
 }
 
 const UNTRIED = {
   name: "lease_untried",
-  text: `select count(*) as leases from lease where namespace_id = 1 and ($1 = '' or path >= $1) and ($2 = '' or path < $2) and ($3 = '' or principal = $3)
+  text: `select count(*) as leases from lease where namespace_id = 1 and live and not shelf and path >= $1 and path < $2 and ($3 = '' or principal = $3)
            and state = 'REVOKING' and attempts = 0 and issued_at <= $4::timestamptz`,
 };
 
 /** Leases of a prefix revocation whose target has not been asked yet. */
 export async function countUntriedLeases(db: Db, filter: RevokeFilter): Promise<number> {
-  const [row] = await db.query<{ leases: number }>(UNTRIED, [filter.from, filter.to, filter.principal, new Date(filter.issuedBefore).toISOString()]);
+  const [row] = await db.query<{ leases: number }>(UNTRIED, [filter.from, filter.to || LAST_PATH, filter.principal, new Date(filter.issuedBefore).toISOString()]);
   return row!.leases;
 }
 

@@ -83,6 +83,35 @@ BEGIN
 END
 $$;
 
+-- The same for many, in their order, by one statement: one by one was half of what ending a login took. (Lateral, and no scan: a plan made when there were few roles read all of them later.)
+CREATE OR REPLACE FUNCTION leasehold.locate_all(p_instance text, p_names text[], p_oids oid[]) RETURNS TABLE (login text, role_oid oid, can_login boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+  v_role record;
+BEGIN
+  PERFORM leasehold.check_lengths(cardinality(p_names), cardinality(p_oids));
+  PERFORM leasehold.check_name(p_instance, n) FROM unnest(p_names) n;
+  FOR v_role IN
+    SELECT u.name, a.oid, a.rolname, a.rolcanlogin, a.rolsuper OR a.rolcreaterole OR a.rolreplication OR a.rolbypassrls AS powerful
+      FROM unnest(p_names, p_oids) WITH ORDINALITY u (name, oid, i)
+        LEFT JOIN LATERAL (SELECT x.* FROM pg_authid x WHERE x.oid = coalesce(u.oid, (SELECT b.oid FROM pg_authid b WHERE b.rolname = u.name)) LIMIT 1) a ON true
+      ORDER BY u.i
+  LOOP
+    IF v_role.rolname <> v_role.name THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'the role was renamed';
+    END IF;
+    IF v_role.powerful THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH006', MESSAGE = 'the role has attributes that no leased login has';
+    END IF;
+    login := v_role.name;
+    role_oid := v_role.oid;
+    can_login := v_role.rolcanlogin;
+    RETURN NEXT;
+  END LOOP;
+END
+$$;
+
 -- Null when the group may be given; else `missing`, `not_allowed` or `too_powerful`. Asked anew at every creation: a group that was
 -- harmless at bootstrap may have become powerful, itself or through what it is a member of.
 CREATE OR REPLACE FUNCTION leasehold.group_problem(p_instance text, p_group text) RETURNS text
@@ -105,9 +134,9 @@ END
 $$;
 
 -- The role, what it is a member of, and so on upwards. Step by step over arrays: as one recursive query it was planned at every call (0.6 ms), or kept with a plan that read every role there is
--- (3.4 ms at 4,000 logins).
+-- (3.4 ms at 4,000 logins); for the same reason no scan, and the plan is kept (0.17 ms a call without, 0.04 with).
 CREATE OR REPLACE FUNCTION leasehold.too_powerful(p_role oid) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   v_reach oid[] := ARRAY[p_role];

@@ -29,21 +29,20 @@ RETURNS TABLE (login text, role_oid oid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  v_oid oid;
+  v_oids oid[];
 BEGIN
   PERFORM leasehold.check_caller(p_instance);
   PERFORM leasehold.check_server(p_system);
-  PERFORM leasehold.check_lengths(cardinality(p_names), cardinality(p_oids));
+  v_oids := ARRAY(SELECT l.role_oid FROM leasehold.locate_all(p_instance, p_names, p_oids) l);
   FOR i IN 1 .. cardinality(p_names) LOOP
-    v_oid := leasehold.locate(p_instance, p_names[i], p_oids[i]);
-    IF v_oid IS NOT NULL THEN
+    IF v_oids[i] IS NOT NULL THEN
       EXECUTE format('ALTER ROLE %I NOLOGIN', p_names[i]);
-      PERFORM leasehold.check_still(p_names[i], v_oid);
     END IF;
     login := p_names[i];
-    role_oid := v_oid;
+    role_oid := v_oids[i];
     RETURN NEXT;
   END LOOP;
+  PERFORM leasehold.check_still(p_names, v_oids);
 END
 $$;
 
@@ -70,33 +69,37 @@ $$;
 -- Drops logins that can't log in any more and own nothing. outcome: dropped, absent, or owned (nothing was done to it).
 CREATE OR REPLACE FUNCTION leasehold.drop_logins(p_instance text, p_names text[], p_oids oid[], p_system text)
 RETURNS TABLE (login text, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-  v_oid oid;
+  v_role record;
+  v_dropped oid[] := '{}';
 BEGIN
   PERFORM leasehold.check_caller(p_instance);
   PERFORM leasehold.check_server(p_system);
-  PERFORM leasehold.check_lengths(cardinality(p_names), cardinality(p_oids));
-  FOR i IN 1 .. cardinality(p_names) LOOP
-    v_oid := leasehold.locate(p_instance, p_names[i], p_oids[i]);
-    IF v_oid IS NULL THEN
-      outcome := 'absent';
-    ELSE
-      PERFORM leasehold.check_disabled(v_oid);
-      IF EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = v_oid) THEN
-        outcome := 'owned';
-      ELSE
-        EXECUTE format('DROP ROLE %I', p_names[i]);
-        IF EXISTS (SELECT FROM pg_authid a WHERE a.oid = v_oid) THEN
-          RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'the role changed under our hands';
-        END IF;
-        outcome := 'dropped';
-      END IF;
+  FOR v_role IN
+    SELECT l.login, l.role_oid, l.can_login, d.refobjid IS NOT NULL AS owned
+      FROM leasehold.locate_all(p_instance, p_names, p_oids) l
+        LEFT JOIN LATERAL (SELECT x.refobjid FROM pg_shdepend x WHERE x.refclassid = 'pg_authid'::regclass AND x.refobjid = l.role_oid LIMIT 1) d ON true
+  LOOP
+    IF v_role.can_login THEN
+      RAISE EXCEPTION USING ERRCODE = 'LH008', MESSAGE = 'the login is still enabled';
     END IF;
-    login := p_names[i];
+    IF v_role.role_oid IS NULL THEN
+      outcome := 'absent';
+    ELSIF v_role.owned THEN
+      outcome := 'owned';
+    ELSE
+      EXECUTE format('DROP ROLE %I', v_role.login);
+      v_dropped := v_dropped || v_role.role_oid;
+      outcome := 'dropped';
+    END IF;
+    login := v_role.login;
     RETURN NEXT;
   END LOOP;
+  IF EXISTS (SELECT FROM pg_authid a WHERE a.oid = ANY (v_dropped)) THEN
+    RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'a role changed under our hands';
+  END IF;
 END
 $$;
 
@@ -119,6 +122,18 @@ AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_authid a WHERE a.oid = p_oid AND a.rolname = p_name) THEN
     RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'the role changed under our hands';
+  END IF;
+END
+$$;
+
+-- The same for many; an oid that is null is nobody's.
+CREATE OR REPLACE FUNCTION leasehold.check_still(p_names text[], p_oids oid[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM unnest(p_names, p_oids) u (name, oid) LEFT JOIN LATERAL (SELECT x.rolname FROM pg_authid x WHERE x.oid = u.oid LIMIT 1) a ON true
+             WHERE u.oid IS NOT NULL AND a.rolname IS DISTINCT FROM u.name) THEN
+    RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'a role changed under our hands';
   END IF;
 END
 $$;
