@@ -135,11 +135,7 @@ function cursorOf(lease: LeaseRecord): LeaseCursor {
   return { issuedAt: lease.issuedAt, id: lease.id };
 }
 
-const REVOCABLE = {
-  name: "lease_revocable",
-  text: `select id, path, principal from lease where namespace_id = 1 and live and not shelf and (path, principal, id) > ($1, $2, $3::uuid) and path < $4 and ($5 = '' or principal = $5)
-           and state in ('PENDING', 'ACTIVE') and issued_at <= $6::timestamptz order by path, principal, id limit $7`,
-};
+const REVOCABLE = { name: "lease_revocable", text: "select id, path, principal from revocable_leases($1, $2, $3, $4, $5, $6, $7)" };
 const REVOCABLE_COUNT = {
   name: "lease_revocable_count",
   text: `select count(*) as leases from lease where namespace_id = 1 and live and not shelf and path >= $1 and path < $2 and ($3 = '' or principal = $3)

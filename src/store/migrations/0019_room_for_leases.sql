@@ -4,3 +4,12 @@ alter table lease set (fillfactor = 50);
 -- Live leases of a path, of a principal in it, and in an order in which RevokeLeases goes on page by page: by the primary key each page read all leases there are.
 drop index lease_live_by_role;
 create index lease_live_by_role on lease (path, principal, id) where live and not shelf;
+
+-- Live leases behind a place in that order, up to `p_to`; `p_principal` empty: of anybody. With its own settings, since plans are kept: one that was made when the table was small sorted all of it for every page.
+create function revocable_leases(p_after_path text, p_after_principal text, p_after_id uuid, p_to text, p_principal text, p_before timestamptz, p_limit integer)
+returns table (id uuid, path text, principal text) language sql stable set enable_sort = off set enable_incremental_sort = off set enable_bitmapscan = off as $$
+  select l.id, l.path, l.principal from lease l
+    where l.live and not l.shelf and (l.path, l.principal, l.id) > (p_after_path, p_after_principal, p_after_id) and l.path < p_to and (p_principal = '' or l.principal = p_principal)
+      and l.state in ('PENDING', 'ACTIVE') and l.issued_at <= p_before
+    order by l.path, l.principal, l.id limit p_limit
+$$;
