@@ -166,7 +166,12 @@ export function revocableLeases(db: Db, filter: RevokeFilter, after: RevocableLe
 }
 
 export async function countRevocableLeases(db: Db, filter: RevokeFilter): Promise<number> {
-  const [row] = await db.query<{ leases: number }>(REVOCABLE_COUNT, [filter.from, filter.to || LAST_PATH, filter.principal, new Date(filter.issuedBefore).toISOString()]);
+  const [row] = await db.query<{ leases: number }>(REVOCABLE_COUNT, [
+    filter.from,
+    filter.to || LAST_PATH,
+    filter.principal,
+    new Date(filter.issuedBefore).toISOString(),
+  ]);
   return row!.leases;
 }
 
@@ -178,7 +183,12 @@ const UNTRIED = {
 
 /** Leases of a prefix revocation whose target has not been asked yet. */
 export async function countUntriedLeases(db: Db, filter: RevokeFilter): Promise<number> {
-  const [row] = await db.query<{ leases: number }>(UNTRIED, [filter.from, filter.to || LAST_PATH, filter.principal, new Date(filter.issuedBefore).toISOString()]);
+  const [row] = await db.query<{ leases: number }>(UNTRIED, [
+    filter.from,
+    filter.to || LAST_PATH,
+    filter.principal,
+    new Date(filter.issuedBefore).toISOString(),
+  ]);
   return row!.leases;
 }
 
