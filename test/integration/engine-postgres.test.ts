@@ -320,6 +320,29 @@ for (const version of VERSIONS) {
       }
     }, 60_000);
 
+    test("takes for a password only what is a finished verifier, letter by letter", async () => {
+      const [salt, key] = [`${"A".repeat(22)}==`, `${"b/+9".repeat(10)}xyz=`];
+      const check = (verifier: string | null) => superuser.query("SELECT leasehold.check_verifier($1)", [verifier]);
+      for (const iterations of ["1", "4096", "100000"]) await check(`SCRAM-SHA-256$${iterations}:${salt}$${key}:${key}`);
+      const odd = [
+        ...["", "0", "01", "100001", "1000000", "9".repeat(40), "4096 ", "-1", "+1"].map((iterations) => `SCRAM-SHA-256$${iterations}:${salt}$${key}:${key}`),
+        ...["AAAA==", `A${salt}`, salt.slice(1), `${"A".repeat(21)}===`, `${"A".repeat(21)}$==`, `${"A".repeat(21)}é==`].map((other) => `SCRAM-SHA-256$1:${other}$${key}:${key}`),
+        ...[`b${key}`, key.slice(1), "", `${key.slice(0, -2)}==`, key.replace("b", "$"), key.replace("b", ":")].flatMap((other) => [
+          `SCRAM-SHA-256$1:${salt}$${other}:${key}`,
+          `SCRAM-SHA-256$1:${salt}$${key}:${other}`,
+        ]),
+        `SCRAM-SHA-256$1:${salt}$${key}b:${key.slice(1)}`,
+        `SCRAM-SHA-256$1:${salt}$${key}:${key}\n`,
+        `\nSCRAM-SHA-256$1:${salt}$${key}:${key}`,
+        `scram-sha-256$1:${salt}$${key}:${key}`,
+        `md5${"0".repeat(32)}`,
+        "a plain password",
+        "",
+        null,
+      ];
+      for (const verifier of odd) await expect(check(verifier), String(verifier)).rejects.toMatchObject({ code: "LH011" });
+    });
+
     describe("bootstrap", () => {
       const options = { instance: INSTANCE, login: BROKER, verifier: undefined, allowedGroups: [GROUP] };
       const refused = (why: string) => ({ reason: "TARGET_MISCONFIGURED", cause: expect.objectContaining({ message: expect.stringContaining(why) }) });

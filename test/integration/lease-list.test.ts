@@ -5,7 +5,7 @@ import { type LeaseQuery, listVisibleLeases } from "../../src/leases/list.ts";
 import { revokeLeasesWork } from "../../src/leases/revoke-many.ts";
 import { LIVE_STATES, type LeaseRecord } from "../../src/model/lease.ts";
 import { Operations } from "../../src/operations/operations.ts";
-import { type LeaseCursor, leasePage } from "../../src/store/leases.ts";
+import { type LeaseCursor, leasePage, type RevocableLease, revocableLeases } from "../../src/store/leases.ts";
 import { findOperation } from "../../src/store/operations.ts";
 import { actorOf, leaseWorld, type LeaseTarget, type LeaseWorld, OWNER, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
@@ -117,6 +117,41 @@ describe("many leases", () => {
         after = page.next;
       } while (after !== undefined);
       expect(pages).toBe(6); // 290 rows by 50
+    });
+  });
+
+  describe("what RevokeLeases goes through", () => {
+    beforeAll(async () => {
+      await rows(25, "credentials/postgres/x/one", OWNER);
+      await rows(25, "credentials/postgres/x/one", OTHER);
+      await rows(10, "credentials/postgres/x/two", OTHER);
+      await rows(10, "credentials/postgres/x/two", OWNER, "REVOKING");
+      await rows(10, "credentials/postgres/x0", OWNER);
+      await rows(10, "credentials/postgres/y/three", OWNER);
+    });
+    afterAll(() => world.database.query("delete from lease where username like 'lh_test_row_%'"));
+
+    const through = async (filter: object, page: number): Promise<RevocableLease[]> => {
+      const found: RevocableLease[] = [];
+      let some: RevocableLease[];
+      do {
+        some = await revocableLeases(replica.db, { from: "", to: "", principal: "", issuedBefore: Date.now() + HOUR, ...filter }, found.at(-1), page);
+        found.push(...some);
+      } while (some.length === page);
+      return found;
+    };
+
+    it("has each once, over pages of any size, by path and principal, and none outside the prefix", async () => {
+      const folder = { from: "credentials/postgres/x/", to: "credentials/postgres/x0" };
+      for (const page of [1, 7, 500]) {
+        const found = await through(folder, page);
+        expect(new Set(found.map((lease) => lease.id)).size).toBe(60);
+        expect(found.map((lease) => `${lease.path} ${lease.principal}`)).toEqual(found.map((lease) => `${lease.path} ${lease.principal}`).toSorted());
+      }
+      expect(await through({ ...folder, principal: OTHER }, 7)).toHaveLength(35);
+      expect(await through({ from: "credentials/postgres/x/two", to: "credentials/postgres/x/two!" }, 7)).toHaveLength(10);
+      expect(await through({}, 7)).toHaveLength(80);
+      expect(await through({ issuedBefore: 0 }, 7)).toEqual([]);
     });
   });
 
