@@ -176,7 +176,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
   const operations = new Operations(db, committer, log);
   let admission: Pipeline["admission"] | undefined;
   const serving = (): boolean => (admission?.calls ?? 0) > 0;
-  const domain = { db, clock, catalog, targets, keyring, committer, instance: state.instance, sweepMs: config.leases.sweepMs, log, metrics };
+  const domain = { db, clock, catalog, targets, keyring, committer, instance: state.instance, sweepMs: config.leases.sweepMs, log, metrics, spans: acts };
   const ledger = createLedger({
     ...domain,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance)),
@@ -197,7 +197,6 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     reads: rotated,
     index: redis === undefined ? undefined : new DueIndex(redis, redisScope(state.instance), "due-rotations"),
     gate: (uid) => ledger.gate.check(uid),
-    spans: acts,
     settings: DEFAULT_ROTATION_SETTINGS,
   });
   const secrets = new SecretWriter(db, keyring, committer, reader);

@@ -1,3 +1,4 @@
+import type { ActSpans } from "../base/act-spans.ts";
 import { isReason } from "../base/errors.ts";
 import type { Log } from "../base/log.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
@@ -10,7 +11,7 @@ import { enableLogin } from "./enable.ts";
 import { LoginFinder } from "./find.ts";
 import { loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
-import type { Ending, LeaseRevoker } from "./revoke.ts";
+import { type Ending, type LeaseRevoker, problemOf } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
 import type { TargetClocks } from "./target-clock.ts";
 
@@ -23,6 +24,7 @@ export interface ActDeps {
   readonly clocks: TargetClocks;
   readonly settings: LeaseSettings;
   readonly log: Log;
+  readonly spans?: ActSpans | undefined;
 }
 
 /** For so long after a login's own end a target is still asked for the last look; then it is taken to be gone for good. */
@@ -40,10 +42,16 @@ export class LeaseActor {
 
   /** Never throws: what fails is due again. */
   async act(lease: DueLease): Promise<void> {
-    const { revoker, due } = this.#deps;
+    const { revoker, due, spans } = this.#deps;
+    const { action, cause } = actOn(lease);
+    const attributes = { "leasehold.path": lease.path, "leasehold.attempt": lease.attempts };
+    const span = spans?.start(action, attributes, { why: cause, traceId: lease.traceId });
     try {
-      if (await this.#byState(lease)) return due.ended(lease.id);
+      const ended = await this.#byState(lease, actorOf(lease, action, cause));
+      span?.end(lease.state === "REVOKING" && !ended ? "not_revoked" : undefined);
+      if (ended) return due.ended(lease.id);
     } catch (error) {
+      span?.end(problemOf(error));
       // Without the store nothing can be written, and nothing need be: the claim ends by itself.
       if (isReason(error, "STORE_UNAVAILABLE", "AUDIT_UNAVAILABLE", "DRAINING"))
         this.#deps.log.warn({ lease: lease.id, reason: error.reason }, "a due lease waits for the store");
@@ -53,60 +61,59 @@ export class LeaseActor {
   }
 
   /** Answers true when the lease has ended. */
-  async #byState(lease: DueLease): Promise<boolean> {
+  async #byState(lease: DueLease, actor: Actor): Promise<boolean> {
     switch (lease.state) {
       case "ACTIVE":
-        await this.#active(lease);
+        await this.#active(lease, actor);
         return false;
       case "PENDING":
-        await this.#pending(lease);
+        await this.#pending(lease, actor);
         return false;
       case "READY":
-        await this.#deps.revoker.end(lease, "POOL", actorOf(lease, "lease.revoke", "unused for too long"));
+        await this.#deps.revoker.end(lease, "POOL", actor);
         return false;
       case "REVOKING":
-        return this.#takeAway(lease, lease.expired ? actorOf(lease, "lease.expire", "expired") : actorOf(lease, "lease.revoke", "retry"));
+        return this.#takeAway(lease, actor);
       case "REVOKED":
       case "ROLLED_BACK":
-        await this.#probe(lease);
+        await this.#probe(lease, actor);
         return false;
     }
   }
 
   /** Nobody has had the answer; or the target has not been seen to follow what was decided. (What has expired is REVOKING already.) */
-  async #active(lease: DueLease): Promise<void> {
+  async #active(lease: DueLease, actor: Actor): Promise<void> {
     const { reach, settings, revoker } = this.#deps;
     const leftMs = lease.expireAt - lease.now;
-    if (!lease.delivered) return revoker.end(lease, "UNDELIVERED", actorOf(lease, "lease.revoke", "undelivered"));
+    if (!lease.delivered) return revoker.end(lease, "UNDELIVERED", actor);
     if (lease.enabling) {
       await reach.use(lease.targetUid, (target) => enableLogin(this.#deps, target, lease, leftMs));
-      await this.#move(lease, "lease.confirm", actorOf(lease, "lease.issue", "half an issue"), {});
+      await this.#move(lease, "lease.confirm", actor, {});
     } else if (lease.renewingTo !== undefined) {
       await reach.use(lease.targetUid, (target) => target.renew(loginOf(lease), leftMs + settings.graceMs));
-      await this.#move(lease, "lease.finish_renew", actorOf(lease, "lease.renew", "half renewal"), {});
+      await this.#move(lease, "lease.finish_renew", actor, {});
     }
   }
 
   /** No creation can happen any more: either the login is there, and goes, or it never came. */
-  async #pending(lease: DueLease): Promise<void> {
-    const actor = actorOf(lease, "lease.recover", "creation did not finish");
+  async #pending(lease: DueLease, actor: Actor): Promise<void> {
     const found = await this.#finder.find(lease);
     if (found !== undefined) return this.#reopen(lease, found.oid, actor);
     await this.#move(lease, "lease.roll_back", actor, { grace_ms: this.#deps.settings.graceMs });
   }
 
   /** The last look at the target, after the login's own VALID UNTIL and grace: nothing may be there. */
-  async #probe(lease: DueLease): Promise<void> {
+  async #probe(lease: DueLease, actor: Actor): Promise<void> {
     let found: { readonly oid: string } | undefined;
-    let cause = "last look";
+    let seen = actor;
     try {
       found = await this.#finder.find(lease);
     } catch (error) {
       if (lease.now < lease.expireAt + PROBE_FOR_MS) throw error;
-      cause = "target gone";
+      seen = actorOf(lease, actor.action, "target gone");
     }
     if (found !== undefined) return this.#reopen(lease, found.oid, actorOf(lease, "lease.recover", "login under an ended lease"));
-    await this.#move(lease, "lease.settle", actorOf(lease, "lease.settle", cause), {});
+    await this.#move(lease, "lease.settle", seen, {});
   }
 
   async #reopen(lease: DueLease, oid: string, actor: Actor): Promise<void> {
@@ -123,6 +130,24 @@ export class LeaseActor {
   async #move(lease: DueLease, kind: CommandKind, actor: Actor, more: Readonly<Record<string, unknown>>): Promise<boolean> {
     const args = { id: lease.id, generation: lease.generation, ...more };
     return (await this.#deps.committer.commit({ kind, path: lease.path, actor, lease: lease.id, args })).ok;
+  }
+}
+
+/** What is done about a lease that is due, and why: for its record and its span. */
+function actOn(lease: DueLease): { readonly action: string; readonly cause: string } {
+  switch (lease.state) {
+    case "ACTIVE":
+      if (!lease.delivered) return { action: "lease.revoke", cause: "undelivered" };
+      return lease.enabling ? { action: "lease.issue", cause: "half an issue" } : { action: "lease.renew", cause: "half renewal" };
+    case "PENDING":
+      return { action: "lease.recover", cause: "creation did not finish" };
+    case "READY":
+      return { action: "lease.revoke", cause: "unused for too long" };
+    case "REVOKING":
+      return lease.expired ? { action: "lease.expire", cause: "expired" } : { action: "lease.revoke", cause: "retry" };
+    case "REVOKED":
+    case "ROLLED_BACK":
+      return { action: "lease.settle", cause: "last look" };
   }
 }
 

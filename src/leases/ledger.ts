@@ -1,3 +1,4 @@
+import type { ActSpans } from "../base/act-spans.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
 import type { Catalog } from "../catalog/catalog.ts";
@@ -40,6 +41,7 @@ export interface LedgerDeps {
   readonly serving: () => boolean;
   readonly log: Log;
   readonly metrics: Metrics;
+  readonly spans?: ActSpans | undefined;
 }
 
 /**
@@ -69,7 +71,7 @@ export interface Ledger {
 }
 
 export function createLedger(deps: LedgerDeps): Ledger {
-  const { db, clock, targets, committer, settings, log, metrics } = deps;
+  const { db, clock, targets, committer, settings, log, metrics, spans } = deps;
   // The clockwork acts through the revoker, and the revoker tells the clockwork what is due next.
   const due: Due = { scheduled: (id, at) => clockwork.scheduled(id, at), changed: (id) => clockwork.changed(id), ended: (id) => clockwork.ended(id) };
   const pathOf = (uid: string): string => `targets/${deps.catalog.targetByUid(uid)?.name ?? uid}`;
@@ -87,7 +89,7 @@ export function createLedger(deps: LedgerDeps): Ledger {
     failed: metrics.counter("leasehold_lease_actions_failed_total", "Tries on a target that failed and will be repeated."),
   });
   const clocks = new TargetClocks();
-  const actor = new LeaseActor({ db, reach, committer, revoker, due, clocks, settings, log });
+  const actor = new LeaseActor({ db, reach, committer, revoker, due, clocks, settings, log, spans });
   const clockwork = new Clockwork(
     {
       source: dueLeases(db),

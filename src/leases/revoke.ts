@@ -195,7 +195,7 @@ export class LeaseRevoker {
 }
 
 /** A constant that says what went wrong, for people and programs. */
-function problemOf(error: unknown): string {
+export function problemOf(error: unknown): string {
   if (!(error instanceof LeaseholdError)) return "internal";
   return error.metadata["problem"] ?? error.reason.toLowerCase();
 }

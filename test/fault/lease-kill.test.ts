@@ -133,8 +133,8 @@ class Load {
   }
 }
 
-/** A replica that will die, or freeze, at the point whose turn it is. */
-function nextReplica(): Promise<ChildBroker> {
+/** A replica that will die, or freeze, at the point whose turn it is; undefined when it has done so before it served: what is due is taken up first. */
+async function nextReplica(): Promise<ChildBroker | undefined> {
   const n = planned++;
   const missing = FAULT_POINTS.filter((each) => !crashes().some((line) => line.startsWith(`${each} `)));
   // Every point in turn; then those that nobody has come to.
@@ -144,14 +144,21 @@ function nextReplica(): Promise<ChildBroker> {
     CRASH_ON: String(1 + Math.floor(Math.random() * (point.startsWith("login.") ? 1 : LATEST_ARRIVAL))),
     CRASH_HOW: n % FREEZE_EACH === FREEZE_EACH - 1 ? "SIGSTOP" : "SIGKILL",
     CRASH_LOG: crashLog,
+    CRASH_ID: String(n),
   };
-  return world.spawn({}, crash);
+  try {
+    return await world.spawn({}, crash);
+  } catch (error) {
+    if (crashes().some((line) => line.endsWith(` ${n}`))) return undefined;
+    throw error;
+  }
 }
 
 /** One replica after the other, each until it has died: by itself at its point; by us after it froze, woke up and went on for a while; or where it stands, when it has not come to its point for long. */
 async function seat(load: Load, over: () => boolean): Promise<void> {
   while (!over()) {
     const replica = await nextReplica();
+    if (replica === undefined) continue;
     const { program } = replica;
     let dead = false;
     void program.ended.then(() => replicas.delete(replica) && (dead = true));
@@ -181,7 +188,7 @@ function pointsDiedAt(): number {
   return new Set(crashes().map((line) => line.split(" ")[0])).size;
 }
 
-/** Lines of the crash log: a point and a signal each. */
+/** Lines of the crash log: a point, a signal and whose it was. */
 function crashes(): string[] {
   return readFileSync(crashLog, "utf8")
     .split("\n")

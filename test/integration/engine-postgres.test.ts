@@ -326,7 +326,9 @@ for (const version of VERSIONS) {
       for (const iterations of ["1", "4096", "100000"]) await check(`SCRAM-SHA-256$${iterations}:${salt}$${key}:${key}`);
       const odd = [
         ...["", "0", "01", "100001", "1000000", "9".repeat(40), "4096 ", "-1", "+1"].map((iterations) => `SCRAM-SHA-256$${iterations}:${salt}$${key}:${key}`),
-        ...["AAAA==", `A${salt}`, salt.slice(1), `${"A".repeat(21)}===`, `${"A".repeat(21)}$==`, `${"A".repeat(21)}é==`].map((other) => `SCRAM-SHA-256$1:${other}$${key}:${key}`),
+        ...["AAAA==", `A${salt}`, salt.slice(1), `${"A".repeat(21)}===`, `${"A".repeat(21)}$==`, `${"A".repeat(21)}é==`].map(
+          (other) => `SCRAM-SHA-256$1:${other}$${key}:${key}`,
+        ),
         ...[`b${key}`, key.slice(1), "", `${key.slice(0, -2)}==`, key.replace("b", "$"), key.replace("b", ":")].flatMap((other) => [
           `SCRAM-SHA-256$1:${salt}$${other}:${key}`,
           `SCRAM-SHA-256$1:${salt}$${key}:${other}`,

@@ -1,5 +1,3 @@
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { fromJson } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { RotationSchema, RotationService, Rotation_State as State } from "../../src/gen/leasehold/v1/rotation_service_pb.ts";
@@ -7,29 +5,21 @@ import { SecretService } from "../../src/gen/leasehold/v1/secret_service_pb.ts";
 import { testWorld, type TestWorld } from "../support/broker.ts";
 import { type Receiver, SIGNING_SECRET, startReceiver } from "../support/receiver.ts";
 import { FAST, putSubscription, webhookOf } from "../support/subscriptions.ts";
+import { startTraceCollector, type TraceCollector } from "../support/trace-collector.ts";
 import { until } from "../support/until.ts";
 
-let traces = "";
-const collector = createServer((request, response) => {
-  const chunks: Buffer[] = [];
-  request.on("data", (chunk: Buffer) => chunks.push(chunk));
-  request.on("end", () => {
-    if (request.url === "/v1/traces") traces += Buffer.concat(chunks).toString("latin1");
-    response.writeHead(200, { "content-type": "application/x-protobuf" }).end();
-  });
-});
+let collector: TraceCollector;
 let world: TestWorld;
 let to: Receiver;
 
 beforeAll(async () => {
-  await new Promise<void>((resolve) => collector.listen(0, "127.0.0.1", resolve));
-  process.env["OTEL_EXPORTER_OTLP_ENDPOINT"] = `http://127.0.0.1:${(collector.address() as AddressInfo).port}`;
-  [world, to] = await Promise.all([testWorld(), startReceiver()]);
+  [collector, world, to] = await Promise.all([startTraceCollector(), testWorld(), startReceiver()]);
+  Object.assign(process.env, collector.env);
 });
 afterAll(async () => {
   await world?.close();
   await to?.stop();
-  collector.close();
+  collector?.stop();
 });
 
 it("steps of rotations and deliveries have spans with their cause, and no secret", async () => {
@@ -52,6 +42,7 @@ it("steps of rotations and deliveries have spans with their cause, and no secret
   await until("they are delivered", () => to.requests.flatMap(({ delivery }) => delivery.events).length >= events[0]!.n);
   const [asked] = await world.store.query<{ trace: string }>("select trace_id as trace from rotation where path = $1", [path]);
   await broker.stop();
+  const traces = collector.text();
 
   for (const name of ["rotation.create", "rotation.set", "rotation.test", "rotation.finish", "subscription.deliver"]) expect(traces).toContain(name);
   for (const attribute of ["leasehold.cause", "first", "requested", "leasehold.rotator", "subscriptions/spans", path]) expect(traces).toContain(attribute);

@@ -49,6 +49,8 @@ export interface LeaseWorldOptions {
   readonly redisUrl?: string;
   readonly sweep?: string;
   readonly grace?: string;
+  /** Environment of a broker in this process; empty by default. */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 export interface LeaseWorld {
@@ -171,7 +173,7 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
   const world: LeaseWorld = {
     store,
     async start(options = {}) {
-      const app = await startApp(parseConfig(configText(options, process.env["LEASE_LOG"] ?? "silent"), {}, folder), {});
+      const app = await startApp(parseConfig(configText(options, process.env["LEASE_LOG"] ?? "silent"), {}, folder), options.env ?? {});
       const broker: Broker = { address: app.address, as: callersOf(app.address), watch: watchOf(app.address), stop: () => app.stop() };
       running.add(broker);
       await putPolicies(broker);
@@ -186,7 +188,10 @@ export async function leaseWorld(defaults: LeaseWorldOptions = {}, storeCluster?
       const program = startProgram(process.execPath, [...preload, ...main], { keep: true, env });
       const broker: ChildBroker = { address: "", as: () => never(), watch: () => never(), program, stop: () => program.killTree() };
       running.add(broker);
-      const [, address] = await program.says(/"address":"([^"]+)"/);
+      const [, address] = await program.says(/"address":"([^"]+)"/).catch(async (error: unknown) => {
+        await program.killTree();
+        throw error;
+      });
       return Object.assign(broker, { address: address!, as: callersOf(address!), watch: watchOf(address!) });
     },
     async addTarget(broker, name, cluster) {
