@@ -105,6 +105,13 @@ export function engineConformance<Config, Role>(title: string, setup: () => Prom
       expect(await target.revoke(ref)).toBe("absent"); // lesson 5
     });
 
+    test("revoking the same login twice at the same time is no failure of either, nor of others beside them", async () => {
+      const [one, other] = [await issue(), await issue()];
+      const outcomes = await Promise.all([one, other, one, one, other].map(({ ref }) => target.revoke(ref)));
+      for (const outcome of outcomes) expect(["revoked", "absent"]).toContain(outcome);
+      expect([await target.find(one.ref.name), await target.find(other.ref.name)]).toEqual([undefined, undefined]);
+    });
+
     test("revoke works by name alone, for a creation whose answer was lost", async () => {
       const { ref } = await issue();
       expect(await target.revoke({ ...ref, oid: undefined, systemIdentifier: undefined })).toBe("revoked");

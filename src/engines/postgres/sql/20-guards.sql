@@ -112,6 +112,23 @@ BEGIN
 END
 $$;
 
+-- Whether what locate_all() found is there now: it was looked up with many, of which the last comes milliseconds later. False for one that somebody else, or the same call, has dropped meanwhile.
+CREATE OR REPLACE FUNCTION leasehold.is_there(p_name text, p_oid oid) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  v_now name := pg_get_userbyid(p_oid);
+BEGIN
+  IF p_oid IS NULL OR v_now = 'unknown (OID=' || p_oid || ')' THEN
+    RETURN false;
+  END IF;
+  IF v_now <> p_name THEN
+    RAISE EXCEPTION USING ERRCODE = 'LH007', MESSAGE = 'the role was renamed';
+  END IF;
+  RETURN true;
+END
+$$;
+
 -- Null when the group may be given; else `missing`, `not_allowed` or `too_powerful`. Asked anew at every creation: a group that was
 -- harmless at bootstrap may have become powerful, itself or through what it is a member of.
 CREATE OR REPLACE FUNCTION leasehold.group_problem(p_instance text, p_group text) RETURNS text

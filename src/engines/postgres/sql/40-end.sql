@@ -35,8 +35,10 @@ BEGIN
   PERFORM leasehold.check_server(p_system);
   v_oids := ARRAY(SELECT l.role_oid FROM leasehold.locate_all(p_instance, p_names, p_oids) l);
   FOR i IN 1 .. cardinality(p_names) LOOP
-    IF v_oids[i] IS NOT NULL THEN
+    IF leasehold.is_there(p_names[i], v_oids[i]) THEN
       EXECUTE format('ALTER ROLE %I NOLOGIN', p_names[i]);
+    ELSE
+      v_oids[i] := NULL;
     END IF;
     login := p_names[i];
     role_oid := v_oids[i];
@@ -85,7 +87,7 @@ BEGIN
     IF v_role.can_login THEN
       RAISE EXCEPTION USING ERRCODE = 'LH008', MESSAGE = 'the login is still enabled';
     END IF;
-    IF v_role.role_oid IS NULL THEN
+    IF NOT leasehold.is_there(v_role.login, v_role.role_oid) THEN
       outcome := 'absent';
     ELSIF v_role.owned THEN
       outcome := 'owned';
