@@ -11,7 +11,7 @@ import { enableLogin } from "./enable.ts";
 import { LoginFinder } from "./find.ts";
 import { loginOf } from "./login.ts";
 import type { TargetReach } from "./reach.ts";
-import { type Ending, type LeaseRevoker, problemOf } from "./revoke.ts";
+import { type LeaseRevoker, problemOf, type Taken } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
 import type { TargetClocks } from "./target-clock.ts";
 
@@ -43,13 +43,13 @@ export class LeaseActor {
   /** Never throws: what fails is due again. */
   async act(lease: DueLease): Promise<void> {
     const { revoker, due, spans } = this.#deps;
-    const { action, cause } = actOn(lease);
+    const what = actOn(lease);
     const attributes = { "leasehold.path": lease.path, "leasehold.attempt": lease.attempts };
-    const span = spans?.start(action, attributes, { why: cause, traceId: lease.traceId });
+    const span = what && spans?.start(what.action, attributes, { why: what.cause, traceId: lease.traceId });
     try {
-      const ended = await this.#byState(lease, actorOf(lease, action, cause));
-      span?.end(lease.state === "REVOKING" && !ended ? "not_revoked" : undefined);
-      if (ended) return due.ended(lease.id);
+      const { revision, problem } = what === undefined ? {} : await this.#byState(lease, actorOf(lease, what.action, what.cause));
+      span?.end(problem);
+      if (revision !== undefined && lease.state === "REVOKING") return due.ended(lease.id);
     } catch (error) {
       span?.end(problemOf(error));
       // Without the store nothing can be written, and nothing need be: the claim ends by itself.
@@ -60,50 +60,47 @@ export class LeaseActor {
     await due.changed(lease.id).catch(() => {});
   }
 
-  /** Answers true when the lease has ended. */
-  async #byState(lease: DueLease, actor: Actor): Promise<boolean> {
+  async #byState(lease: DueLease, actor: Actor): Promise<Taken> {
     switch (lease.state) {
       case "ACTIVE":
-        await this.#active(lease, actor);
-        return false;
+        return this.#active(lease, actor);
       case "PENDING":
-        await this.#pending(lease, actor);
-        return false;
+        return this.#pending(lease, actor);
       case "READY":
-        await this.#deps.revoker.end(lease, "POOL", actor);
-        return false;
+        return this.#deps.revoker.end(lease, "POOL", actor);
       case "REVOKING":
-        return this.#takeAway(lease, actor);
+        return this.#deps.revoker.takeAway(lease, actor, "use");
       case "REVOKED":
       case "ROLLED_BACK":
-        await this.#probe(lease, actor);
-        return false;
+        return this.#probe(lease, actor);
     }
   }
 
   /** Nobody has had the answer; or the target has not been seen to follow what was decided. (What has expired is REVOKING already.) */
-  async #active(lease: DueLease, actor: Actor): Promise<void> {
+  async #active(lease: DueLease, actor: Actor): Promise<Taken> {
     const { reach, settings, revoker } = this.#deps;
     const leftMs = lease.expireAt - lease.now;
     if (!lease.delivered) return revoker.end(lease, "UNDELIVERED", actor);
     if (lease.enabling) {
       await reach.use(lease.targetUid, (target) => enableLogin(this.#deps, target, lease, leftMs));
       await this.#move(lease, "lease.confirm", actor, {});
-    } else if (lease.renewingTo !== undefined) {
+    } else {
       await reach.use(lease.targetUid, (target) => target.renew(loginOf(lease), leftMs + settings.graceMs));
       await this.#move(lease, "lease.finish_renew", actor, {});
     }
+    return {};
   }
 
   /** No creation can happen any more: either the login is there, and goes, or it never came. */
-  async #pending(lease: DueLease, actor: Actor): Promise<void> {
+  async #pending(lease: DueLease, actor: Actor): Promise<Taken> {
     const found = await this.#finder.find(lease);
     if (found !== undefined) return this.#reopen(lease, found.oid, actor);
     await this.#move(lease, "lease.roll_back", actor, { grace_ms: this.#deps.settings.graceMs });
+    return {};
   }
 
   /** The last look at the target, after the login's own VALID UNTIL and grace: nothing may be there. */
-  async #probe(lease: DueLease, actor: Actor): Promise<void> {
+  async #probe(lease: DueLease, actor: Actor): Promise<Taken> {
     let found: { readonly oid: string } | undefined;
     let seen = actor;
     try {
@@ -114,16 +111,13 @@ export class LeaseActor {
     }
     if (found !== undefined) return this.#reopen(lease, found.oid, actorOf(lease, "lease.recover", "login under an ended lease"));
     await this.#move(lease, "lease.settle", seen, {});
+    return {};
   }
 
-  async #reopen(lease: DueLease, oid: string, actor: Actor): Promise<void> {
+  async #reopen(lease: DueLease, oid: string, actor: Actor): Promise<Taken> {
     const moved = await this.#move(lease, "lease.reopen", actor, { oid, claim_ms: this.#deps.settings.claimMs });
     const reopened = moved ? await findLease(this.#deps.db, lease.id) : undefined;
-    if (reopened?.state === "REVOKING") await this.#takeAway(reopened, actor);
-  }
-
-  async #takeAway(lease: Ending, actor: Actor): Promise<boolean> {
-    return (await this.#deps.revoker.takeAway(lease, actor, "use")) !== undefined;
+    return reopened?.state === "REVOKING" ? this.#deps.revoker.takeAway(reopened, actor, "use") : {};
   }
 
   /** Answers false when somebody else moved the lease first. */
@@ -133,12 +127,13 @@ export class LeaseActor {
   }
 }
 
-/** What is done about a lease that is due, and why: for its record and its span. */
-function actOn(lease: DueLease): { readonly action: string; readonly cause: string } {
+/** What is done about a lease that is due, and why: for its record and its span. Undefined when it waits for nothing. */
+function actOn(lease: DueLease): { readonly action: string; readonly cause: string } | undefined {
   switch (lease.state) {
     case "ACTIVE":
       if (!lease.delivered) return { action: "lease.revoke", cause: "undelivered" };
-      return lease.enabling ? { action: "lease.issue", cause: "half an issue" } : { action: "lease.renew", cause: "half renewal" };
+      if (lease.enabling) return { action: "lease.issue", cause: "half an issue" };
+      return lease.renewingTo === undefined ? undefined : { action: "lease.renew", cause: "half renewal" };
     case "PENDING":
       return { action: "lease.recover", cause: "creation did not finish" };
     case "READY":
@@ -148,6 +143,8 @@ function actOn(lease: DueLease): { readonly action: string; readonly cause: stri
     case "REVOKED":
     case "ROLLED_BACK":
       return { action: "lease.settle", cause: "last look" };
+    default:
+      return undefined; // of a newer version
   }
 }
 

@@ -15,9 +15,13 @@ const AHEAD_SERVING = 1;
 /** May the principal who asked revoke this lease's role path, by the policy of now? */
 export type MayRevoke = (principal: string, path: string) => boolean;
 
-/** Behind `after` there may be more, until it is null. Without it nothing has been marked (a string is an older version's: then once more from the start, where none is left). */
+/**
+ * Behind `at` there may be more, or from the start without it, until `after` is null. A replica of an older version goes by `after` alone, which is an id to it: by the empty one it begins again, and finds what
+ * is left.
+ */
 interface Cursor {
-  readonly after?: RevocableLease | string | null;
+  readonly after: string | null;
+  readonly at?: RevocableLease;
 }
 
 /**
@@ -37,7 +41,7 @@ export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, 
     const ids = allowed.map((lease) => lease.id);
     ahead.push((await revoker.endMany(ids, actor)).gone);
     while (ahead.length > (serving() ? AHEAD_SERVING : AHEAD)) await ahead.shift();
-    if (leases.length === BATCH) return { cursor: { after: leases.at(-1)! }, done: 0, total };
+    if (leases.length === BATCH) return { cursor: { after: "", at: leases.at(-1)! }, done: 0, total };
     const spared = await countRevocableLeases(db, filter); // who asked may not revoke them
     return { cursor: { after: null }, done: 0, total: Math.max(total - spared, 0) };
   }
@@ -46,8 +50,8 @@ export function revokeLeasesWork(db: Db, revoker: LeaseRevoker, may: MayRevoke, 
     kind: "revoke-leases",
     async step(operation, progress, signal) {
       const { cursor, done, total } = progress as Progress & { readonly cursor: Cursor | null };
-      if (cursor === null) return { cursor: {}, done: 0, total: await countRevocableLeases(db, filterOf(operation)) };
-      if (cursor.after !== null) return mark(operation, typeof cursor.after === "string" ? undefined : cursor.after, total);
+      if (cursor === null) return { cursor: { after: "" }, done: 0, total: await countRevocableLeases(db, filterOf(operation)) };
+      if (cursor.after !== null) return mark(operation, cursor.at, total);
       if (done >= total) return undefined;
       await after(done === 0 ? 0 : LOOK_MS, undefined, { signal }).catch(() => {});
       const untried = await countUntriedLeases(db, filterOf(operation));

@@ -46,6 +46,14 @@ export interface Ending extends LeasedLogin {
   readonly traceId: string;
 }
 
+/** What came of one try. */
+export interface Taken {
+  /** Of the end; undefined when it did not come to that now, or another worker wrote it. */
+  readonly revision?: number;
+  /** A constant: what stood in the way. The next try is scheduled. */
+  readonly problem?: string;
+}
+
 interface Named {
   readonly id: string;
   readonly path: string;
@@ -76,7 +84,7 @@ export class LeaseRevoker {
       const abort = new AbortController();
       // What is not done in time is done all the same: the answer only does not wait for it.
       const gone = this.takeAway(begun.ending, actor, "byHand");
-      revision = (await Promise.race([gone, after(Math.max(patienceMs, 0), undefined, { signal: abort.signal })])) ?? revision;
+      revision = (await Promise.race([gone, after(Math.max(patienceMs, 0), undefined, { signal: abort.signal })]))?.revision ?? revision;
       abort.abort();
     }
     const lease = await findLease(db, id);
@@ -112,19 +120,20 @@ export class LeaseRevoker {
     const { db, settings, due } = this.#deps;
     const ending = await endLeases(db, ids, settings.claimMs);
     const gone = ending.map(async (lease) => {
-      if ((await this.takeAway(lease, { ...actor, traceId: lease.traceId }, "use")) !== undefined) due.ended(lease.id);
+      const { revision } = await this.takeAway(lease, { ...actor, traceId: lease.traceId }, "use");
+      if (revision !== undefined) due.ended(lease.id);
     });
     return { gone: Promise.all(gone) };
   }
 
   /** Ends a lease of the schedule's own accord, if the database agrees that it is to end so now. */
-  async end(lease: Named, cause: Exclude<EndCause, "REVOKED" | "EXPIRED">, actor: Actor): Promise<void> {
+  async end(lease: Named, cause: Exclude<EndCause, "REVOKED" | "EXPIRED">, actor: Actor): Promise<Taken> {
     const { ending } = await this.#begin(lease, cause, actor, this.#deps.settings.claimMs, undefined);
-    if (ending !== undefined) await this.takeAway(ending, actor, "use");
+    return ending === undefined ? {} : this.takeAway(ending, actor, "use");
   }
 
-  /** One try for a lease in REVOKING. Answers the revision of the end, or undefined when it must be tried again (which is then scheduled). Never throws. */
-  async takeAway(lease: Ending, actor: Actor, budget: "byHand" | "use"): Promise<number | undefined> {
+  /** One try for a lease in REVOKING. Never throws. */
+  async takeAway(lease: Ending, actor: Actor, budget: "byHand" | "use"): Promise<Taken> {
     const { reach, committer, settings, revoked, log } = this.#deps;
     try {
       await reached("revoke.committed");
@@ -132,7 +141,7 @@ export class LeaseRevoker {
       if (budget === "byHand") await reach.counts(lease.targetUid);
     } catch (error) {
       await this.postpone(lease, error);
-      return undefined;
+      return { problem: problemOf(error) };
     }
     try {
       await reached("revoke.removed");
@@ -143,14 +152,14 @@ export class LeaseRevoker {
         lease: lease.id,
         args: { id: lease.id, generation: lease.generation, grace_ms: settings.graceMs },
       });
-      if (!outcome.ok) return undefined; // another worker finished it
+      if (!outcome.ok) return {}; // another worker finished it
       revoked.add();
       await reached("revoke.finished");
-      return outcome.revision;
+      return { revision: outcome.revision };
     } catch (error) {
       // The login is gone; the next try finds it absent and says so.
       log.warn({ lease: lease.id, error: (error as Error).message }, "the end of a lease could not be written; it is tried again");
-      return undefined;
+      return { problem: problemOf(error) };
     }
   }
 

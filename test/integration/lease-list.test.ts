@@ -6,7 +6,7 @@ import { revokeLeasesWork } from "../../src/leases/revoke-many.ts";
 import { LIVE_STATES, type LeaseRecord } from "../../src/model/lease.ts";
 import { Operations } from "../../src/operations/operations.ts";
 import { type LeaseCursor, leasePage, type RevocableLease, revocableLeases } from "../../src/store/leases.ts";
-import { findOperation } from "../../src/store/operations.ts";
+import { findOperation, type OperationRecord } from "../../src/store/operations.ts";
 import { actorOf, leaseWorld, type LeaseTarget, type LeaseWorld, OWNER, type Replica, ROLE, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
 
@@ -207,7 +207,10 @@ describe("many leases", () => {
       await operations.stop();
     });
 
-    it("is taken up by another replica where the first one left it", async () => {
+    it.each([
+      ["", (last: LeaseRecord) => ({ after: "", at: { id: last.id, path: last.path, principal: last.principal } })],
+      [", an older one too", (last: LeaseRecord) => ({ after: last.id })],
+    ])("is taken up by another replica where the first one left it%s", async (_, cursorAt) => {
       const leases = await Promise.all(Array.from({ length: 3 }, () => issue("credentials/postgres/d/ro")));
       const dead = operationsOf(() => true);
       await dead.stop(); // it still writes operations, but works on none
@@ -216,13 +219,29 @@ describe("many leases", () => {
       await replica.revoker.mark(marked!, actorOf());
       await world.database.query("update operation set cursor = $2::jsonb, total = 3, claimed_until = clock_timestamp() - interval '1 s' where id = $1", [
         id,
-        JSON.stringify({ after: marked!.id, marked: 1 }),
+        JSON.stringify(cursorAt(marked!)),
       ]);
       const next = operationsOf(() => true);
       next.look();
       expect(await ended(id)).toMatchObject({ state: "SUCCEEDED", done: 3, total: 3 });
       for (const lease of leases) expect(await state(lease)).toBe("REVOKED");
       await next.stop();
+    });
+
+    it("leaves a cursor by which a replica of an older version, which goes by an id, begins again", async () => {
+      const lease = await issue("credentials/postgres/d/ro");
+      const work = revokeLeasesWork(
+        replica.db,
+        replica.revoker,
+        () => true,
+        () => false,
+      );
+      const filter = { ...range("d"), principal: "", issuedBefore: Date.now() + HOUR };
+      const operation = { id: randomUUID(), principal: "spiffe://acme.test/admin", args: filter } as unknown as OperationRecord;
+      const first = await work.step(operation, { cursor: null, done: 0, total: 0 }, new AbortController().signal);
+      expect(JSON.parse(JSON.stringify(first))).toEqual({ cursor: { after: "" }, done: 0, total: 1 });
+      expect(await work.step(operation, first!, new AbortController().signal)).toMatchObject({ cursor: { after: null }, total: 1 });
+      await until("it has ended", async () => (await state(lease)) === "REVOKED");
     });
 
     it("ends, and says how far it came, when a target can't be asked; the schedule goes on", async () => {

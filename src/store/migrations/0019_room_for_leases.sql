@@ -2,8 +2,10 @@
 alter table lease set (fillfactor = 50);
 
 -- Live leases of a path, of a principal in it, and in an order in which RevokeLeases goes on page by page: by the primary key each page read all leases there are.
+-- (Made before the old one goes, so that leases can be read meanwhile.)
+create index lease_live_in_order on lease (path, principal, id) where live and not shelf;
 drop index lease_live_by_role;
-create index lease_live_by_role on lease (path, principal, id) where live and not shelf;
+alter index lease_live_in_order rename to lease_live_by_role;
 
 -- Live leases behind a place in that order, up to `p_to`; `p_principal` empty: of anybody. With its own settings, since plans are kept: one that was made when the table was small sorted all of it for every page.
 create function revocable_leases(p_after_path text, p_after_principal text, p_after_id uuid, p_to text, p_principal text, p_before timestamptz, p_limit integer)

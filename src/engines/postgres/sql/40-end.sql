@@ -29,19 +29,20 @@ RETURNS TABLE (login text, role_oid oid)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  v_oids oid[];
+  v_oid oid;
+  v_oids oid[] := '{}';
 BEGIN
   PERFORM leasehold.check_caller(p_instance);
   PERFORM leasehold.check_server(p_system);
-  v_oids := ARRAY(SELECT l.role_oid FROM leasehold.locate_all(p_instance, p_names, p_oids) l);
+  PERFORM leasehold.check_lengths(cardinality(p_names), cardinality(p_oids));
   FOR i IN 1 .. cardinality(p_names) LOOP
-    IF leasehold.is_there(p_names[i], v_oids[i]) THEN
+    v_oid := leasehold.locate(p_instance, p_names[i], p_oids[i]);
+    IF v_oid IS NOT NULL THEN
       EXECUTE format('ALTER ROLE %I NOLOGIN', p_names[i]);
-    ELSE
-      v_oids[i] := NULL;
     END IF;
+    v_oids := v_oids || v_oid;
     login := p_names[i];
-    role_oid := v_oids[i];
+    role_oid := v_oid;
     RETURN NEXT;
   END LOOP;
   PERFORM leasehold.check_still(p_names, v_oids);
@@ -71,32 +72,30 @@ $$;
 -- Drops logins that can't log in any more and own nothing. outcome: dropped, absent, or owned (nothing was done to it).
 CREATE OR REPLACE FUNCTION leasehold.drop_logins(p_instance text, p_names text[], p_oids oid[], p_system text)
 RETURNS TABLE (login text, outcome text)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  v_role record;
+  v_oid oid;
   v_dropped oid[] := '{}';
 BEGIN
   PERFORM leasehold.check_caller(p_instance);
   PERFORM leasehold.check_server(p_system);
-  FOR v_role IN
-    SELECT l.login, l.role_oid, l.can_login, d.refobjid IS NOT NULL AS owned
-      FROM leasehold.locate_all(p_instance, p_names, p_oids) l
-        LEFT JOIN LATERAL (SELECT x.refobjid FROM pg_shdepend x WHERE x.refclassid = 'pg_authid'::regclass AND x.refobjid = l.role_oid LIMIT 1) d ON true
-  LOOP
-    IF v_role.can_login THEN
-      RAISE EXCEPTION USING ERRCODE = 'LH008', MESSAGE = 'the login is still enabled';
-    END IF;
-    IF NOT leasehold.is_there(v_role.login, v_role.role_oid) THEN
+  PERFORM leasehold.check_lengths(cardinality(p_names), cardinality(p_oids));
+  FOR i IN 1 .. cardinality(p_names) LOOP
+    v_oid := leasehold.locate(p_instance, p_names[i], p_oids[i]);
+    IF v_oid IS NULL THEN
       outcome := 'absent';
-    ELSIF v_role.owned THEN
-      outcome := 'owned';
     ELSE
-      EXECUTE format('DROP ROLE %I', v_role.login);
-      v_dropped := v_dropped || v_role.role_oid;
-      outcome := 'dropped';
+      PERFORM leasehold.check_disabled(v_oid);
+      IF EXISTS (SELECT FROM pg_shdepend d WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = v_oid) THEN
+        outcome := 'owned';
+      ELSE
+        EXECUTE format('DROP ROLE %I', p_names[i]);
+        v_dropped := v_dropped || v_oid;
+        outcome := 'dropped';
+      END IF;
     END IF;
-    login := v_role.login;
+    login := p_names[i];
     RETURN NEXT;
   END LOOP;
   IF EXISTS (SELECT FROM pg_authid a WHERE a.oid = ANY (v_dropped)) THEN
