@@ -11,6 +11,9 @@ import { Sessions } from "./sessions.ts";
 import { RedisStaticLogins } from "./static-logins.ts";
 import { aclHash, FENCE_SECONDS, fenceKey, getUser, oidOf } from "./users.ts";
 
+/** How often another revocation or look at the same name may come in between. */
+const END_TRIES = 10;
+
 /**
  * One Redis or Valkey server and its ACL users.
  *
@@ -82,19 +85,7 @@ export class RedisTarget implements Target<RedisRoleConfig> {
         await save(redis); // an earlier try may have failed just there
         return "absent";
       }
-      // In a transaction, for SETUSER would make the user that another revocation has deleted in between. Commands are done one at a time, so after
-      // `off` no AUTH succeeds; what is logged in is ended by name, and once more by DELUSER itself.
-      await redis.watch(fenceKey(instance, name));
-      if ((await getUser(redis, name)) !== undefined) {
-        const done = await redis
-          .multi()
-          .set(fenceKey(instance, name), "ended", "EX", FENCE_SECONDS)
-          .call("ACL", "SETUSER", name, "off", "resetpass", "-@all")
-          .call("CLIENT", "KILL", "USER", name)
-          .call("ACL", "DELUSER", name)
-          .exec();
-        if (!throwFirst(done)) throw misconfigured("sessions_remain");
-      } else await redis.unwatch();
+      await endUser(redis, fenceKey(instance, name), name);
       await save(redis);
       if ((await getUser(redis, name)) !== undefined) throw misconfigured("login_enabled");
       return "revoked";
@@ -147,4 +138,27 @@ export class RedisTarget implements Target<RedisRoleConfig> {
     const user = await getUser(redis, name);
     return oid === undefined || user?.hashes.some((hash) => oidOf(hash) === oid) ? user : undefined;
   }
+}
+
+/**
+ * In a transaction, for SETUSER would make the user that another revocation has deleted in between; again when somebody else revokes or looks for this name at the same moment. Commands are done one at a time, so
+ * after `off` no AUTH succeeds; what is logged in is ended by name, and once more by DELUSER itself.
+ */
+async function endUser(redis: Redis, fence: string, name: string): Promise<void> {
+  for (let tries = 0; tries < END_TRIES; tries++) {
+    // oxlint-disable-next-line no-await-in-loop -- one try after the other
+    await redis.watch(fence);
+    // oxlint-disable-next-line no-await-in-loop
+    if ((await getUser(redis, name)) === undefined) return void (await redis.unwatch());
+    // oxlint-disable-next-line no-await-in-loop
+    const done = await redis
+      .multi()
+      .set(fence, "ended", "EX", FENCE_SECONDS)
+      .call("ACL", "SETUSER", name, "off", "resetpass", "-@all")
+      .call("CLIENT", "KILL", "USER", name)
+      .call("ACL", "DELUSER", name)
+      .exec();
+    if (throwFirst(done)) return;
+  }
+  throw misconfigured("sessions_remain");
 }
