@@ -293,11 +293,13 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       changes,
       {
         fingerprint: (value) => fingerprints.of(value),
-        committed: (tail, answer) => {
+        committed: (tail, { changed, revision }, leasesOnly) => {
           chains.grown(tail);
-          if (!answer.changed) return;
-          feed.nudge();
-          nudge?.publish(answer.revision);
+          if (!changed) return;
+          if (leasesOnly) feed.nudgeSoon(revision);
+          else feed.nudge(revision);
+          // Behind what whoever waited for the commit does next: a target is asked one turn later (base/gather.ts).
+          if (nudge !== undefined) setImmediate(() => setImmediate(() => nudge.publish(revision)));
         },
       },
       log,
@@ -314,7 +316,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
     await Promise.all([feed.start(), audit.connect()]);
     stops.push(() => feed.stop());
     if (await bootstrapAdministrators(db, committer, config.administrators, log)) await feed.catchUp(feed.applied + 1);
-    nudge?.onNudge(() => feed.nudge());
+    nudge?.onNudge((revision) => feed.nudge(revision));
     ledger.clockwork.start();
     ledger.pool.start();
     rotations.clockwork.start();

@@ -34,10 +34,11 @@ export interface ChainTail {
 export interface CommitterHooks {
   /** Keyed hash of a lease id or a peer for the record. */
   fingerprint(value: string): string;
-  /** After every batch that changed something: the feed looks now, the audit signs the head in time. */
+  /** After every batch that changed something: the feed looks, the audit signs the head in time. @param leasesOnly nothing but leases was changed, which nobody keeps in memory. */
   committed(
     tail: Readonly<ChainTail>,
     answer: { readonly epoch: number; readonly timeline: number; readonly revision: number; readonly changed: boolean },
+    leasesOnly: boolean,
   ): void;
 }
 
@@ -53,6 +54,7 @@ interface Answer {
 
 interface Waiting {
   readonly text: string;
+  readonly ofLease: boolean;
   /** Nobody waits for it. */
   soon: boolean;
   /** What it is about: two of the same don't go into one batch. */
@@ -94,7 +96,8 @@ export class GroupCommitter implements Committer {
     if (this.#queue.length >= MAX_QUEUED) return Promise.reject(new LeaseholdError("OVERLOADED", "the committer's queue is full", { retryAfterMs: 1000 }));
     const text = this.#serialize(command);
     return new Promise((resolve, reject) => {
-      this.#queue.push({ text, soon: when === "soon", keys: keysOf(command), expiresAt: Date.now() + this.#timeoutMs, resolve, reject });
+      const ofLease = command.kind.startsWith("lease.");
+      this.#queue.push({ text, ofLease, soon: when === "soon", keys: keysOf(command), expiresAt: Date.now() + this.#timeoutMs, resolve, reject });
       if (when === "now") this.#running ??= this.#run();
       else this.#soon ??= setTimeout(() => this.#flush(), SOON_MS);
     });
@@ -246,7 +249,8 @@ export class GroupCommitter implements Committer {
       this.#tail.seq = answer.last_seq;
       this.#tail.head = answer.head;
     }
-    this.#hooks.committed(this.#tail, answer);
+    const leasesOnly = batch.every((waiting) => waiting.ofLease);
+    this.#hooks.committed(this.#tail, answer, leasesOnly);
     batch.forEach((waiting, i) => waiting.resolve(answer.results[i]!));
   }
 

@@ -33,6 +33,10 @@ export class Hub implements Listener {
     return this.#all.size;
   }
 
+  get eager(): boolean {
+    return this.#all.size > 0;
+  }
+
   /** @param applied the revision the feed has applied, to be asked in the same turn: what comes after it will be offered. */
   subscribe(filter: Filter, receiver: Receiver, applied: number): Subscription {
     const subscription = new Subscription(filter, receiver, this.#schedule);

@@ -239,6 +239,33 @@ describe("Redis as a hint", () => {
     await server.stop();
   });
 
+  it("a nudge says which revision and by whom: nobody is nudged by himself, and whatever else comes over the channel is a look", async () => {
+    const server = await freshRedis();
+    const [first, second, other] = [createRedis(server.url, log), createRedis(server.url, log), createRedis(server.url, log)];
+    const [here, there] = [new Nudge(first, redisScope("n")), new Nudge(second, redisScope("n"))];
+    const [mine, theirs]: (number | undefined)[][] = [[], []];
+    here.onNudge((revision) => mine!.push(revision));
+    there.onNudge((revision) => theirs!.push(revision));
+    await until("both listen", async () => (await other.publish(`${redisScope("n")}:changes`, "hello").catch(() => 0)) === 2);
+    here.publish(7);
+    await until("it arrives", () => theirs!.includes(7));
+    // Also where the last one reached nobody: it goes a little later.
+    there.close();
+    await until("there is nobody else", async () => (await other.publish(`${redisScope("n")}:changes`, "-1e400").catch(() => 0)) === 1);
+    here.publish(8);
+    const late = new Nudge(second, redisScope("n"));
+    const heard: (number | undefined)[] = [];
+    late.onNudge((revision) => heard.push(revision));
+    await until("a newcomer hears of it", () => {
+      here.publish(9);
+      return heard.includes(9);
+    });
+    expect(new Set(mine)).toEqual(new Set([undefined]));
+    for (const each of [here, late]) each.close();
+    for (const each of [first, second, other]) each.disconnect();
+    await server.stop();
+  });
+
   it("nudges the other replicas, after an outage too", async () => {
     const server = await freshRedis();
     const [first, second] = [createRedis(server.url, log), createRedis(server.url, log)];
