@@ -328,6 +328,7 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
       () => operations.stop(),
       () => subscriptions.stop(),
       () => ledger.pool.stop(),
+      () => ledger.drawn.stop(),
       () => ledger.clockwork.stop(),
       () => rotations.stop(),
       () => jobs.stop(),

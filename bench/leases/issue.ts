@@ -2,13 +2,13 @@ import { type Child, startChild } from "../child.ts";
 import { postgresCpu } from "../cpu.ts";
 import { type Bench, median, type Result } from "../result.ts";
 import { alterAndInsert, createEach } from "./floors.ts";
-import { issueCall, type LeaseWorld, ROLES, secretCall } from "./world.ts";
+import { issueCall, type LeaseWorld, POOL_SIZE, ROLES, secretCall } from "./world.ts";
 
 const LIVE = 20_000;
 const SECONDS = 5;
 const ONE_CALLER_ROUNDS = 400;
 /** Pools emptied before, so that the code of a process that was started for this is compiled as that of a running broker is. */
-const WARM_UP_POOLS = 3;
+const WARM_UP_POOLS = 8;
 
 const WARM_UP_CALLS = 5000;
 /** Fewer than a quarter of the pool: the others are taken while it is being filled again, by the same two cores. */
@@ -114,11 +114,13 @@ async function pooled(world: LeaseWorld): Promise<Result> {
   };
 }
 
-/** Waits for a full pool. */
+/** Waits until the pool is full, what was drawn ahead counted in, and nothing is being made for it. */
 async function filled(world: LeaseWorld): Promise<void> {
   for (;;) {
-    const { rows } = await world.sql.query<{ n: number }>("select count(*)::int as n from lease where state = 'READY'");
-    if (rows[0]!.n >= 450) return;
+    const { rows } = await world.sql.query<{ there: number; making: number }>(
+      "select count(*) filter (where login_oid is not null)::int as there, count(*) filter (where login_oid is null)::int as making from lease where shelf",
+    );
+    if (rows[0]!.there >= POOL_SIZE && rows[0]!.making === 0) return;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }

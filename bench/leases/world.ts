@@ -27,7 +27,7 @@ export const ROLES = {
 } as const;
 export const GROUP = "bench_rw";
 export const BROKER_LOGIN = "leasehold_bench";
-const POOL_SIZE = 500;
+export const POOL_SIZE = 500;
 const TTL_MS = 20 * 24 * 3_600_000;
 
 /** A broker, and one PostgreSQL 18 with fsync on that is its store, its target and the floor of every bench. */

@@ -7,7 +7,8 @@ export const FAULT_POINTS = [
   "issue.committed",
   "issue.created",
   "issue.activated",
-  // One from the pool: the row is ACTIVE · the login is enabled · the row says so; the caller was answered before.
+  // One from the pool: its login was drawn and is enabled before it is known to be anybody's · the row is ACTIVE · the login is enabled · the row says so; the caller was answered before.
+  "take.enabled_ahead",
   "take.committed",
   "take.enabled",
   "take.confirmed",
@@ -23,6 +24,8 @@ export const FAULT_POINTS = [
   "pool.committed",
   "pool.created",
   "pool.shelved",
+  // Logins were drawn from it ahead: they are PENDING, and only this process knows them.
+  "draw.committed",
   // The broker's own login: the candidate is in the ledger · it is set and works · it is the one in use.
   "login.staged",
   "login.set",

@@ -12,6 +12,7 @@ import type { Db } from "../store/db.ts";
 import { dueLeases, type DueLease } from "../store/due-leases.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import { LeaseActor } from "./act.ts";
+import { DrawnLogins } from "./drawn.ts";
 import type { Due } from "./due.ts";
 import { TargetGate } from "./gate.ts";
 import { LeaseIssuer } from "./issue.ts";
@@ -62,6 +63,7 @@ export interface Ledger {
   readonly revoker: LeaseRevoker;
   readonly clockwork: Clockwork<DueLease>;
   readonly pool: WarmPool;
+  readonly drawn: DrawnLogins;
   readonly gate: TargetGate;
   readonly owners: LeaseOwners;
   /** The background work of `target scan`. */
@@ -103,8 +105,11 @@ export function createLedger(deps: LedgerDeps): Ledger {
     { sweepMs: deps.sweepMs, claimMs: settings.claimMs, concurrency: CONCURRENCY, perTarget: PER_TARGET, perTargetServing: PER_TARGET_SERVING },
   );
   const owners = new LeaseOwners();
+  const drawn = new DrawnLogins({ clocks, committer, settings, log });
   const making = {
     db,
+    revoker,
+    drawn,
     clock,
     owners,
     catalog: deps.catalog,
@@ -117,11 +122,11 @@ export function createLedger(deps: LedgerDeps): Ledger {
     settings,
     log,
   };
-  const pool = new WarmPool({ ...making, revoker });
+  const pool = new WarmPool(making);
   const issuer = new LeaseIssuer(making);
   const renewer = new LeaseRenewer({ db, reach, committer, due, settings, log });
   const scan = scanTargetWork({ db, committer, gate, revoker, due, open: (uid) => targets.open(uid), pathOf, graceMs: settings.graceMs });
   const engines = ENGINES.filter((engine) => engine.abilities.enumerable).map((engine) => engine.name);
   const scans = new ScanSchedule({ db, committer, catalog: deps.catalog, pathOf, engines, log });
-  return { issuer, renewer, revoker, clockwork, pool, gate, scan, scans, owners };
+  return { issuer, renewer, revoker, clockwork, pool, drawn, gate, scan, scans, owners };
 }

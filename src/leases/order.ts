@@ -9,8 +9,10 @@ import type { Command, Committer } from "../store/command.ts";
 import type { Db } from "../store/db.ts";
 import type { LedgerClock } from "../store/ledger-clock.ts";
 import type { Due } from "./due.ts";
+import type { DrawnLogins } from "./drawn.ts";
 import type { LeaseOwners } from "./owners.ts";
 import type { TargetReach } from "./reach.ts";
+import type { LeaseRevoker } from "./revoke.ts";
 import type { LeaseSettings } from "./settings.ts";
 import type { TargetClocks } from "./target-clock.ts";
 
@@ -24,6 +26,8 @@ export interface IssueDeps {
   readonly keyring: Keyring;
   readonly committer: Committer;
   readonly owners: LeaseOwners;
+  readonly revoker: LeaseRevoker;
+  readonly drawn: DrawnLogins;
   readonly due: Due;
   readonly instance: string;
   readonly settings: LeaseSettings;

@@ -5,28 +5,20 @@ import { open } from "../crypto/envelope.ts";
 import type { Target } from "../engines/engine.ts";
 import { type Actor, systemActor } from "../model/audit.ts";
 import type { LeaseRecord } from "../model/lease.ts";
+import type { RoleRecord } from "../model/target.ts";
 import type { Outcome } from "../store/command.ts";
 import { leaseBinding } from "./binding.ts";
+import type { DrawnLogin, PooledLogin } from "./drawn.ts";
 import { enableLogin } from "./enable.ts";
 import { argsOf, type IssueDeps, type Issued, issuedLease, type Terms } from "./order.ts";
-
-/** A READY login that the commit took from the pool, as `lease_take` answers it. */
-interface Taken {
-  readonly id: string;
-  readonly generation: number;
-  readonly username: string;
-  readonly oid: string;
-  readonly system_identifier: string;
-  readonly connection: Readonly<Record<string, string>>;
-  readonly owned_objects: unknown;
-  readonly sealed: string;
-}
 
 export type Refused = Extract<Outcome, { ok: false }>;
 
 /**
  * Issue from the warm pool: one commit makes a READY login the caller's (ACTIVE, with event and record), then the target lets it log in, and the caller is answered. That it was seen to is committed a
  * moment later, with others; after a crash in between the schedule lets it log in, since whether the caller was answered is not known.
+ *
+ * Of a role that is issued again and again some logins have been drawn ahead (drawn.ts): then the commit and the target are asked at the same time, and the caller is answered after both.
  */
 export class PoolIssuer {
   readonly #deps: IssueDeps;
@@ -37,24 +29,72 @@ export class PoolIssuer {
 
   /** Undefined when the pool is empty. Throws TARGET_*: the lease is there all the same, and goes if nobody asks for it again. */
   async take(target: Target<unknown>, terms: Terms): Promise<Issued | Refused | undefined> {
-    const { committer, keyring, owners, settings } = this.#deps;
-    const { order, role, ttlMs } = terms;
-    const args = { ...argsOf(terms), redo_ms: settings.createDeadlineMs + settings.statementMs };
-    const outcome = await committer.commit({ kind: "lease.take", path: role.path, actor: order.actor, args });
+    const { committer, settings } = this.#deps;
+    const { order, role } = terms;
+    const drawn = this.#deps.drawn.next(role, target);
+    const ahead = drawn && this.#enableAhead(target, drawn, terms);
+    const args = {
+      ...argsOf(terms),
+      redo_ms: settings.createDeadlineMs + settings.statementMs,
+      ...(drawn === undefined ? {} : { drawn: { id: drawn.id, generation: drawn.generation } }),
+    };
+    const beganAt = performance.now();
+    const outcome = await committer.commit({ kind: "lease.take", path: role.path, actor: order.actor, args }).catch(async (error: unknown) => {
+      await ahead;
+      // If it was committed all the same; if not, the row is PENDING, and the schedule's.
+      if (drawn !== undefined) void this.undelivered({ id: drawn.id, path: role.path, generation: drawn.generation + 1, traceId: order.actor.traceId });
+      throw error;
+    });
+    const taken = outcome.ok ? (outcome.result["taken"] as PooledLogin | null) : null;
+    if (drawn !== undefined && taken?.id !== drawn.id) await this.#spoil(drawn, ahead!, role);
     if (!outcome.ok) return outcome;
-    const taken = outcome.result["taken"] as Taken | null;
     if (taken === null) return undefined;
     await reached("take.committed");
-    const { id, generation, username, oid, connection } = taken;
-    const row = { id, generation, username, oid, connection, systemIdentifier: taken.system_identifier, ownedObjects: taken.owned_objects };
-    const lease = issuedLease(terms, { ...row, issuedAt: Date.parse(String(outcome.result["issued_at"])) });
+    // Counted from before the commit, its VALID UNTIL must still leave room behind the lease's end.
+    const isAhead = taken.id === drawn?.id && performance.now() - beganAt < settings.graceMs / 2;
+    return this.#give(target, terms, taken, Date.parse(String(outcome.result["issued_at"])), outcome.revision, isAhead ? ahead : undefined);
+  }
+
+  /** Answers what went wrong; never rejects. */
+  async #enableAhead(target: Target<unknown>, drawn: DrawnLogin, { ttlMs }: Terms): Promise<unknown> {
+    try {
+      await enableLogin(this.#deps, target, loginTaken(drawn), ttlMs, drawn.deadlineAt);
+      await reached("take.enabled_ahead");
+      return undefined;
+    } catch (error) {
+      return error;
+    }
+  }
+
+  /** It may be enabled, and became nobody's: it goes at once, and by its deadline if that can't be written. Never throws. */
+  async #spoil({ id }: DrawnLogin, ahead: Promise<unknown>, role: RoleRecord): Promise<void> {
+    this.#deps.drawn.pause(role);
+    await ahead;
+    await this.#deps.revoker.mark({ id, path: role.path }, systemActor("lease.revoke", "drawn for an issue that was refused"), "POOL").catch((error: Error) => {
+      this.#deps.log.warn({ lease: id, error: error.message }, "a login that was drawn ahead in vain is left to the schedule");
+    });
+  }
+
+  /** @param ahead the target is being asked already. */
+  async #give(
+    target: Target<unknown>,
+    terms: Terms,
+    taken: PooledLogin,
+    issuedAt: number,
+    revision: number,
+    ahead: Promise<unknown> | undefined,
+  ): Promise<Issued> {
+    const { keyring, owners } = this.#deps;
+    const { id, generation, connection } = taken;
+    const lease = issuedLease(terms, { ...loginTaken(taken), id, generation, connection, issuedAt });
     owners.keep(id, { rolePath: lease.path, owner: lease.principal });
     const opening = open(keyring, Buffer.from(taken.sealed, "base64"), leaseBinding(id)).then((bytes) => new Sensitive(bytes));
+    const enabling = ahead === undefined ? enableLogin(this.#deps, target, lease, terms.ttlMs) : ahead.then(raise);
     try {
-      const [password] = await Promise.all([opening, enableLogin(this.#deps, target, lease, ttlMs)]);
+      const [password] = await Promise.all([opening, enabling]);
       await reached("take.enabled");
-      void this.#confirm(lease, order.actor, "soon");
-      return { lease, password, revision: outcome.revision, recorded: true };
+      void this.#confirm(lease, terms.order.actor, "soon");
+      return { lease, password, revision, recorded: true };
     } catch (error) {
       opening.then(
         (password) => password.wipe(),
@@ -76,7 +116,10 @@ export class PoolIssuer {
   /**
    * The answer did not reach HTTP/2: unless the caller asks again with its request_id, the credential is revoked after a minute (finding 9). If it was answered again since, it stays. Never throws.
    */
-  async undelivered({ id, path, generation, traceId }: LeaseRecord, waitMs = this.#deps.settings.undeliveredMs): Promise<void> {
+  async undelivered(
+    { id, path, generation, traceId }: Pick<LeaseRecord, "id" | "path" | "generation" | "traceId">,
+    waitMs = this.#deps.settings.undeliveredMs,
+  ): Promise<void> {
     const { committer, due, log } = this.#deps;
     try {
       const actor = systemActor("lease.undelivered", "caller gone", traceId);
@@ -100,4 +143,12 @@ export class PoolIssuer {
       log.warn({ lease: id, error: (error as Error).message }, "that a login was enabled is left to the schedule to find");
     }
   }
+}
+
+function loginTaken({ username, oid, system_identifier, owned_objects }: PooledLogin) {
+  return { username, oid, systemIdentifier: system_identifier, ownedObjects: owned_objects };
+}
+
+function raise(error: unknown): void {
+  if (error !== undefined) throw error;
 }

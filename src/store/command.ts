@@ -23,6 +23,8 @@ export type CommandKind =
   | "operation.create"
   | "operation.finish"
   | "lease.create"
+  | "lease.draw"
+  | "lease.put_back"
   | "lease.take"
   | "lease.confirm"
   | "lease.stock"

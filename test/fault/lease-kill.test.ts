@@ -66,7 +66,7 @@ beforeAll(async () => {
   world = await leaseWorld({ redisUrl: redis.url, grace: `${GRACE_MS}ms` });
   survivor = await world.start();
   role = await world.addTarget(survivor, "main", target);
-  pooledRole = await world.addRole(survivor, "main/pooled", "main", { pool: { size: 8, refillPerSecond: 20 } });
+  pooledRole = await world.addRole(survivor, "main/pooled", "main", { pool: { size: 32, refillPerSecond: 40 } });
   crashLog = join(tempFolder("crashes"), "log");
   writeFileSync(crashLog, "");
 });

@@ -6,7 +6,7 @@ import type { CommandKind } from "../../src/store/command.ts";
 import { Pool } from "../../src/store/db.ts";
 import { dueLeases } from "../../src/store/due-leases.ts";
 import { GroupCommitter } from "../../src/store/group-committer.ts";
-import { CLAIM, CREATING, GRACE, LeaseModel, MAX_TTL, NEXT, POOL_AGE, REDO, type Step, STEP_KINDS, TTL, WAIT } from "../support/lease-model.ts";
+import { CLAIM, CREATING, DRAWN, GRACE, HOLD, LeaseModel, MAX_TTL, NEXT, POOL_AGE, REDO, type Step, STEP_KINDS, TTL, WAIT } from "../support/lease-model.ts";
 import { freshDatabase, type TestDatabase } from "../support/postgres.ts";
 
 /** How many of them: 100,000 with `npm run test:model`. Side by side in groups, so that the ledger moves many leases by one statement, as it does under load. */
@@ -20,6 +20,7 @@ const MOVES = [
   "PENDING → REVOKING",
   "PENDING → ROLLED_BACK",
   "READY → ACTIVE",
+  "READY → PENDING",
   "READY → REVOKING",
   "REVOKED → REVOKING",
   "REVOKING → REVOKED",
@@ -127,9 +128,12 @@ const created = (i: number) => ({
 async function perform(i: number, id: string, current: Step, generation: number): Promise<boolean> {
   const path = pathOf(i);
   if (current.kind === "claim") return (await dueLeases(db).claimNamed([id], [], CLAIM)).length === 1;
-  if (current.kind === "take") return (await commit("lease.take", path, randomUUID(), { ...created(i), redo_ms: REDO })).ok;
+  const known = generation - (current.late ? 1 : 0);
+  const drawn = current.flag ? { drawn: { id, generation: known } } : {};
+  if (current.kind === "take") return (await commit("lease.take", path, randomUUID(), { ...created(i), ...drawn, redo_ms: REDO })).ok;
+  if (current.kind === "draw") return (await commit("lease.draw", path, randomUUID(), { ...created(i), count: 1, hold_ms: HOLD, rollback_ms: DRAWN })).ok;
   const args = {
-    generation: generation - (current.late ? 1 : 0),
+    generation: known,
     oid: "7",
     system_identifier: "1",
     connection: {},
@@ -155,7 +159,7 @@ function seen(model: LeaseModel): Omit<Row, "id"> {
 }
 
 it(
-  `${SEQUENCES} sequences of issuing, renewing, revoking, expiring, taking from the pool, late workers and clock steps leave what the model says`,
+  `${SEQUENCES} sequences of issuing, renewing, revoking, expiring, drawing and taking from the pool, late workers and clock steps leave what the model says`,
   { timeout: 60_000 + SEQUENCES * 20 },
   async () => {
     roles = new Map((await database.query<{ path: string; uid: string }>("select path, uid from role")).map((row) => [row.path, row.uid]));

@@ -10,6 +10,8 @@ export const GRACE = 60_000;
 export const REDO = 15_000;
 export const WAIT = 60_000;
 export const NEXT = 1000;
+export const HOLD = 10_000;
+export const DRAWN = 25_000;
 
 /** One thing that somebody does to a lease; `late`: with the generation before the last, as a worker would that was frozen or whose row was moved meanwhile. */
 export interface Step {
@@ -23,6 +25,8 @@ export interface Step {
 export const STEP_KINDS = [
   "activate",
   "shelve",
+  "draw",
+  "put_back",
   "take",
   "confirm",
   "roll_back",
@@ -80,7 +84,19 @@ export class LeaseModel {
           this.#plan(this.expireAt);
         });
       case "take":
-        return this.#take(now);
+        return this.#take(step, now);
+      case "draw":
+        // (None to be drawn is no refusal.)
+        this.#move(this.state === "READY" && this.expireAt > now + HOLD, () => {
+          [this.state, this.deadlineAt] = ["PENDING", now + DRAWN];
+          this.#plan(this.deadlineAt);
+        });
+        return true;
+      case "put_back":
+        return this.#move(this.#isDrawn() && current && this.deadlineAt > now, () => {
+          this.state = "READY";
+          this.#plan(this.expireAt);
+        });
       case "roll_back":
         return this.#move(this.state === "PENDING" && current && (now >= this.deadlineAt || step.flag), () => {
           [this.state, this.secret] = ["ROLLED_BACK", false];
@@ -126,9 +142,16 @@ export class LeaseModel {
     }
   }
 
-  #take(now: number): boolean {
-    // (Without a READY login another row is made, which is not this one.)
-    if (this.state !== "READY" || this.expireAt <= now) return true;
+  /** Of the pool, PENDING though it is on its target: a replica has drawn it. */
+  #isDrawn(): boolean {
+    return this.state === "PENDING" && this.pooled && this.oid;
+  }
+
+  /** `flag`: by who drew it, or believes so. */
+  #take({ flag, late }: Step, now: number): boolean {
+    // (Without such a login none is given out.)
+    const takes = this.state === "READY" || (flag && !late && this.#isDrawn() && this.deadlineAt > now);
+    if (!takes || this.expireAt <= now) return true;
     [this.state, this.pooled, this.enabling] = ["ACTIVE", false, true];
     this.generation++;
     [this.expireAt, this.maxExpireAt] = [now + TTL, now + MAX_TTL];
@@ -150,7 +173,7 @@ export class LeaseModel {
     if (this.state === "REVOKING" || this.state === "REVOKED" || this.state === "ROLLED_BACK") return true;
     if (cause === "EXPIRED" && (this.state !== "ACTIVE" || this.expireAt > now)) return false;
     if (cause === "UNDELIVERED" && (this.state !== "ACTIVE" || this.delivered)) return false;
-    if ((cause === "POOL") !== (this.state === "READY")) return false;
+    if ((cause === "POOL") !== (this.state === "READY" || this.#isDrawn())) return false;
     this.#plan(this.state === "PENDING" && !this.oid ? Math.max(this.deadlineAt, now) : now + CLAIM);
     [this.state, this.renewingTo] = ["REVOKING", undefined];
     this.generation++;

@@ -216,6 +216,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       },
       async close() {
         await ledger.pool.stop();
+        await ledger.drawn.stop();
         await ledger.clockwork.stop();
         redis?.disconnect();
         await targets.close();
