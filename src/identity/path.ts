@@ -1,6 +1,5 @@
-import { X509Certificate } from "node:crypto";
+import type { X509Certificate } from "node:crypto";
 import { readCertificate } from "./certificate.ts";
-import { derItems } from "./der.ts";
 import type { PeerRefusal } from "./refusal.ts";
 import type { Issuer } from "./revocations.ts";
 
@@ -16,27 +15,6 @@ export function presentedChain(leaf: X509Certificate): X509Certificate[] {
     at = at.issuerCertificate;
   }
   return chain;
-}
-
-/**
- * A chain to be kept for as long as its connection is open: the certificates' DER, one after the other. One piece of exactly its size: parsed certificates weigh ten times as much, Node's `raw` of
- * each has an OpenSSL buffer of 1 KB behind it, and a slice of the buffer pool would keep 8 KB.
- */
-export function packChain(chain: readonly X509Certificate[]): Buffer {
-  const raw = chain.map((certificate) => certificate.raw);
-  const packed = Buffer.allocUnsafeSlow(raw.reduce((bytes, { length }) => bytes + length, 0));
-  let at = 0;
-  for (const der of raw) at += der.copy(packed, at);
-  return packed;
-}
-
-/** Of `packChain`. Never throws: what can't be read is an empty chain, which `identifyPeer` refuses. */
-export function unpackChain(packed: Uint8Array): X509Certificate[] {
-  try {
-    return [...derItems(packed)].map(({ raw }) => new X509Certificate(raw));
-  } catch {
-    return [];
-  }
 }
 
 /**

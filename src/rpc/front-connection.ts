@@ -1,7 +1,9 @@
+import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import type { Clock } from "../base/clock.ts";
 import type { Reason } from "../base/errors.ts";
 import type { Principal } from "../model/principal.ts";
+import { presentedChain } from "../identity/path.ts";
 import { type PeerVerdict } from "../identity/peer.ts";
 import type { PeerRefusal } from "../identity/refusal.ts";
 import type { Connection } from "./connection.ts";
@@ -15,8 +17,6 @@ export interface ConnectionFacts {
   readonly fingerprint: string;
   /** The trust domain of the TLS context. */
   readonly domain: string;
-  /** What the peer presented, leaf first, packed (`packChain`): for looking at it again. */
-  readonly chain: Buffer;
 }
 
 /**
@@ -29,12 +29,10 @@ export class FrontConnection implements Connection {
   readonly serial: string;
   readonly fingerprint: string;
   readonly domain: string;
-  readonly chain: Buffer;
   readonly principal: Principal | undefined;
   readonly notAfter: number;
   /** The finer reason behind `refusal`. */
   why: PeerRefusal | undefined;
-  closed = false;
   readonly #socket: TLSSocket;
   readonly #clock: Clock;
   #cancel: () => void = () => {};
@@ -45,17 +43,26 @@ export class FrontConnection implements Connection {
     this.serial = facts.serial;
     this.fingerprint = facts.fingerprint;
     this.domain = facts.domain;
-    this.chain = facts.chain;
     this.principal = verdict.refusal === undefined ? verdict.principal : undefined;
     this.notAfter = verdict.refusal === undefined ? verdict.notAfter : Infinity;
     this.why = verdict.refusal;
     this.#socket = socket;
     this.#clock = clock;
-    socket.once("close", () => this.#closed());
+    socket.once("close", () => this.#cancel());
+  }
+
+  get closed(): boolean {
+    return this.#socket.destroyed;
   }
 
   get refusal(): Reason | undefined {
     return this.why && reasonOf(this.why);
+  }
+
+  /** What the peer presented, leaf first, from OpenSSL, which keeps it anyway: here it would be another kilobyte a connection. Empty when the connection is closed. */
+  presented(): X509Certificate[] {
+    const leaf = this.#socket.getPeerX509Certificate();
+    return leaf === undefined ? [] : presentedChain(leaf);
   }
 
   /** Refuses and closes by itself when the certificate ends. */
@@ -79,10 +86,5 @@ export class FrontConnection implements Connection {
 
   destroy(): void {
     this.#socket.destroy();
-  }
-
-  #closed(): void {
-    this.closed = true;
-    this.#cancel();
   }
 }

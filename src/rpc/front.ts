@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import { type Clock, systemClock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Metrics } from "../base/metrics.ts";
-import { packChain, presentedChain, unpackChain } from "../identity/path.ts";
+import { presentedChain } from "../identity/path.ts";
 import { identifyPeer } from "../identity/peer.ts";
 import type { Connections } from "./connection.ts";
 import { Acceptor, addressOf, domainFor } from "./front-acceptor.ts";
@@ -170,7 +170,6 @@ export class Front implements Connections {
       serial: leaf?.serialNumber ?? "",
       fingerprint: leaf?.fingerprint256 ?? "",
       domain,
-      chain: packChain(chain),
     };
     return new FrontConnection(facts, verdict, socket, this.#clock);
   }
@@ -187,7 +186,7 @@ export class Front implements Connections {
     let count = 0;
     for (const connection of Array.from(this.#connections.values())) {
       if (connection.why !== undefined || connection.closed) continue;
-      const chain = unpackChain(connection.chain);
+      const chain = connection.presented();
       // `authorized` was OpenSSL's word on the roots of then; the path is walked anew on those of now.
       const { refusal } = identifyPeer({ chain, authorized: true, domain: this.#material?.domains.get(connection.domain) }, this.#clock.now());
       if (refusal !== undefined) {

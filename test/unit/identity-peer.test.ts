@@ -1,7 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { beforeAll, describe, expect, test } from "vitest";
 import { type CertificateRequest, createCrl, type Issued, issueCertificate, KEY_USAGE } from "../../src/dev/certificates.ts";
-import { packChain, unpackChain } from "../../src/identity/path.ts";
 import { identifyPeer, type Peer } from "../../src/identity/peer.ts";
 import { parseSpiffeId } from "../../src/identity/spiffe-id.ts";
 import { readTrustDomain, type TrustDomain } from "../../src/identity/trust-domain.ts";
@@ -53,16 +52,6 @@ describe("a client's certificate", () => {
   };
   test.each(Object.entries(WRONG))("with %s is refused (lesson 39)", async (_name, [request, refusal]) => {
     expect(identify([await issue(request)])).toEqual({ refusal });
-  });
-
-  test("is kept as bytes, and comes back the same; bytes that are no chain are refused", async () => {
-    const chain = [pem(await issue({ uris: [APP] })), pem(root)];
-    const packed = packChain(chain);
-    expect(packed.buffer.byteLength).toBe(packed.length);
-    expect(unpackChain(packed).map((certificate) => certificate.fingerprint256)).toEqual(chain.map((certificate) => certificate.fingerprint256));
-    for (const broken of [packed.subarray(0, -1), Buffer.concat([packed, Buffer.of(0)]), Buffer.alloc(0)]) {
-      expect(identifyPeer({ chain: unpackChain(broken), authorized: true, domain: acme }, NOW)).toEqual({ refusal: "NO_CERTIFICATE" });
-    }
   });
 
   test("that OpenSSL found no path for is refused, though we find one", async () => {
