@@ -296,10 +296,14 @@ async function build(config: Config, env: NodeJS.ProcessEnv, { metrics, log, sto
         committed: (tail, { changed, revision }, leasesOnly) => {
           chains.grown(tail);
           if (!changed) return;
-          if (leasesOnly) feed.nudgeSoon(revision);
-          else feed.nudge(revision);
-          // Behind what whoever waited for the commit does next: a target is asked one turn later (base/gather.ts).
-          if (nudge !== undefined) setImmediate(() => setImmediate(() => nudge.publish(revision)));
+          if (leasesOnly) {
+            feed.nudgeSoon(revision);
+            // Behind what whoever waited for the commit does next: a target is asked one turn later (base/gather.ts).
+            if (nudge !== undefined) setImmediate(() => setImmediate(() => nudge.publish(revision)));
+          } else {
+            feed.nudge(revision);
+            nudge?.publish(revision);
+          }
         },
       },
       log,
