@@ -28,10 +28,18 @@ export async function freshMariadb(): Promise<TestMariadb> {
   if (account.owner !== undefined) chownSync(folder, account.owner.uid, account.owner.gid);
   const data = join(folder, "data");
   const [file, ...args] = [...account.prefix, install, "--no-defaults", `--datadir=${data}`, "--auth-root-authentication-method=normal", "--skip-test-db"];
-  await run(file, args, { cwd: "/", env: startEnvironment(), ...account.ids });
+  // A server that starts deletes what another one keeps for the moment in the same folder: so each has its own.
+  await run(file, args, { cwd: "/", env: { ...startEnvironment(), TMPDIR: folder }, ...account.ids });
   const port = await freePort();
   const logFile = join(folder, "log");
-  const flags = [`--datadir=${data}`, `--socket=${join(folder, "s")}`, `--pid-file=${join(folder, "pid")}`, `--port=${port}`, "--bind-address=127.0.0.1"];
+  const flags = [
+    `--datadir=${data}`,
+    `--tmpdir=${folder}`,
+    `--socket=${join(folder, "s")}`,
+    `--pid-file=${join(folder, "pid")}`,
+    `--port=${port}`,
+    "--bind-address=127.0.0.1",
+  ];
   const small = ["--skip-name-resolve", "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--max-connections=100"];
   const running = await tether([server, "--no-defaults", ...flags, ...small], { account, logFile, signal: "TERM", lastResort: "KILL" });
   let ended = false;
