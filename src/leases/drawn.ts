@@ -41,7 +41,7 @@ interface Hand {
   issues: number;
   /** By performance.now(), as the next. */
   issuedAt: number;
-  /** The pool was empty: not before this again. */
+  /** The pool was empty, or could not be asked: not before this again. */
   drawAt: number;
   drawing: Promise<void> | undefined;
 }
@@ -131,7 +131,14 @@ export class DrawnLogins {
       // Both read before the row is written: the ledger gives none up before this deadline has passed on the target.
       const deadlineAt = (await clocks.ask(target)).now() + HOLD_MS;
       const backAt = performance.now() + HOLD_MS - MARGIN_MS;
-      const args = { role_uid: role.uid, role_generation: role.generation, count, hold_ms: HOLD_MS, rollback_ms: HOLD_MS + settings.statementMs };
+      const args = {
+        role_uid: role.uid,
+        role_generation: role.generation,
+        count,
+        hold_ms: HOLD_MS,
+        rollback_ms: HOLD_MS + settings.statementMs,
+        max_ttl_ms: role.maxTtlMs,
+      };
       const outcome = await committer.commit(
         { kind: "lease.draw", path: role.path, actor: systemActor("lease.pool", "drawn ahead"), record: false, args },
         "soon",
@@ -142,6 +149,7 @@ export class DrawnLogins {
       hand.logins.push(...logins);
       if (logins.length < count) hand.drawAt = performance.now() + LOOK_MS;
     } catch (error) {
+      hand.drawAt = performance.now() + PAUSE_MS;
       log.warn({ role: role.path, error: (error as Error).message }, "no logins could be drawn ahead; issuing goes on without them");
     } finally {
       hand.drawing = undefined;

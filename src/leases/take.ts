@@ -1,4 +1,4 @@
-import { isReason } from "../base/errors.ts";
+import { isReason, LeaseholdError } from "../base/errors.ts";
 import { reached } from "../base/fault-point.ts";
 import { Sensitive } from "../base/sensitive.ts";
 import { open } from "../crypto/envelope.ts";
@@ -39,14 +39,20 @@ export class PoolIssuer {
       ...(drawn === undefined ? {} : { drawn: { id: drawn.id, generation: drawn.generation } }),
     };
     const beganAt = performance.now();
-    const outcome = await committer.commit({ kind: "lease.take", path: role.path, actor: order.actor, args }).catch(async (error: unknown) => {
-      await ahead;
+    const outcome = await committer.commit({ kind: "lease.take", path: role.path, actor: order.actor, args }).catch((error: unknown) => {
       // If it was committed all the same; if not, the row is PENDING, and the schedule's.
-      if (drawn !== undefined) void this.undelivered({ id: drawn.id, path: role.path, generation: drawn.generation + 1, traceId: order.actor.traceId });
+      if (drawn === undefined) throw error;
+      this.#deps.drawn.pause(role);
+      if (!isReason(error, "OVERLOADED", "DRAINING"))
+        void this.undelivered({ id: drawn.id, path: role.path, generation: drawn.generation + 1, traceId: order.actor.traceId });
       throw error;
     });
     const taken = outcome.ok ? (outcome.result["taken"] as PooledLogin | null) : null;
-    if (drawn !== undefined && taken?.id !== drawn.id) await this.#spoil(drawn, ahead!, role);
+    if (drawn !== undefined && taken?.id !== drawn.id) {
+      // (Who only asks again is no reason to do without.)
+      if (outcome.ok || outcome.reason !== "REPLAY") this.#deps.drawn.pause(role);
+      void this.#spoil(drawn, ahead!, role);
+    }
     if (!outcome.ok) return outcome;
     if (taken === null) return undefined;
     await reached("take.committed");
@@ -68,7 +74,6 @@ export class PoolIssuer {
 
   /** It may be enabled, and became nobody's: it goes at once, and by its deadline if that can't be written. Never throws. */
   async #spoil({ id }: DrawnLogin, ahead: Promise<unknown>, role: RoleRecord): Promise<void> {
-    this.#deps.drawn.pause(role);
     await ahead;
     await this.#deps.revoker.mark({ id, path: role.path }, systemActor("lease.revoke", "drawn for an issue that was refused"), "POOL").catch((error: Error) => {
       this.#deps.log.warn({ lease: id, error: error.message }, "a login that was drawn ahead in vain is left to the schedule");
@@ -89,7 +94,9 @@ export class PoolIssuer {
     const lease = issuedLease(terms, { ...loginTaken(taken), id, generation, connection, issuedAt });
     owners.keep(id, { rolePath: lease.path, owner: lease.principal });
     const opening = open(keyring, Buffer.from(taken.sealed, "base64"), leaseBinding(id)).then((bytes) => new Sensitive(bytes));
-    const enabling = ahead === undefined ? enableLogin(this.#deps, target, lease, terms.ttlMs) : ahead.then(raise);
+    const enable = (): Promise<void> => enableLogin(this.#deps, target, lease, terms.ttlMs);
+    // Too late for a login that is only drawn; by now it is a lease.
+    const enabling = ahead === undefined ? enable() : ahead.then((error) => (isTooLate(error) ? enable() : raise(error)));
     try {
       const [password] = await Promise.all([opening, enabling]);
       await reached("take.enabled");
@@ -147,6 +154,10 @@ export class PoolIssuer {
 
 function loginTaken({ username, oid, system_identifier, owned_objects }: PooledLogin) {
   return { username, oid, systemIdentifier: system_identifier, ownedObjects: owned_objects };
+}
+
+function isTooLate(error: unknown): boolean {
+  return error instanceof LeaseholdError && error.metadata["problem"] === "deadline_passed";
 }
 
 function raise(error: unknown): void {

@@ -24,7 +24,7 @@ export class Nudge {
 
   publish(revision: number): void {
     if (this.#alone) this.#later ??= setTimeout(() => this.#publish(), ALONE_MS).unref();
-    this.#revision = revision;
+    this.#revision = Math.max(this.#revision, revision);
     if (!this.#alone) this.#publish();
   }
 

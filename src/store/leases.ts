@@ -67,6 +67,7 @@ export interface LeaseFilter {
   readonly range: PathRange | undefined;
   /** Empty: everybody's. */
   readonly principal: string;
+  /** What a warm pool holds is seen with READY alone, whatever is being done to it. */
   readonly states: readonly LeaseState[];
   readonly stalled: boolean;
   /** Rows outside of these and not `viewer`'s own are not wanted. */
@@ -86,7 +87,7 @@ const statements = (by: keyof typeof BY) => ({
   page: {
     name: `lease_page_${by}`,
     text: `select ${COLUMNS} from lease where ${behind(BY[by])} and (issued_at, id) >= (coalesce($6::timestamptz, '-infinity'), $7::uuid)
-             and state = any ($8::text[]) and (not $9 or stalled)
+             and state = any ($8::text[]) and (not shelf or 'READY' = any ($8::text[])) and (not $9 or stalled)
              and (principal = $10 or exists (select from unnest($11::text[], $12::text[]) as allowed (f, t) where path >= f and path < t))
             order by issued_at desc, id desc limit $13`,
   },

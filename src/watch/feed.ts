@@ -46,6 +46,8 @@ export class Feed {
   /** Another look is wanted if this revision is not applied by then. */
   #wanted = 0;
   #soon: NodeJS.Timeout | undefined;
+  /** What the timer was set for: a look that comes before it looks for this, too. */
+  #soonWanted = 0;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
@@ -101,7 +103,8 @@ export class Feed {
     if (this.#stopped || revision <= this.#applied) return;
     clearTimeout(this.#soon);
     this.#soon = undefined;
-    this.#wanted = Math.max(this.#wanted, revision);
+    this.#wanted = Math.max(this.#wanted, this.#soonWanted, revision);
+    this.#soonWanted = 0;
     this.#running ??= this.#run().finally(() => {
       this.#running = undefined;
       if (this.#wanted > this.#applied) this.nudge(this.#wanted);
@@ -111,7 +114,10 @@ export class Feed {
   /** The same for what nothing in memory follows from, leases above all: in 20 ms, if nobody waits for it. */
   nudgeSoon(revision: number): void {
     if (this.#listeners.some((listener) => listener.eager === true)) this.nudge(revision);
-    else if (!this.#stopped) this.#soon ??= setTimeout(() => this.nudge(), SOON_MS);
+    else if (!this.#stopped) {
+      this.#soonWanted = Math.max(this.#soonWanted, revision);
+      this.#soon ??= setTimeout(() => this.nudge(), SOON_MS);
+    }
   }
 
   /** Resolves once `revision` is applied; rejects with STORE_UNAVAILABLE when that can't be had in time. */

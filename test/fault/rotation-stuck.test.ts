@@ -132,6 +132,7 @@ describe("rotations that do not get on", () => {
         "update rotation set document = jsonb_set(document::jsonb, '{policy,schedule,timeZone}', to_jsonb($2::text))::json, planned_at = null, due_at = leasehold_now() where path = $1",
         [path, name],
       );
+    await tries("its first look is over", replica, async () => (await world.rotation(path)).plannedAt !== undefined);
     await zone("Mars/Base"); // as if this binary's time zones lacked it
     await stuck(path, replica);
     expect(await world.rotation(path)).toMatchObject({ state: "WAITING", problem: "INTERNAL" });

@@ -107,6 +107,16 @@ for (const version of VERSIONS) {
       expect(await target.revoke(ref)).toBe("revoked");
     });
 
+    test("of logins enabled together one whose deadline has passed sinks none that has longer", async () => {
+      const [late, ...others] = await Promise.all([issue("direct", false), issue("direct", false), issue("direct", false)]);
+      const deadlines = [Date.now() - MINUTE, Date.now() + MINUTE, Date.now() + MINUTE];
+      const [refused, ...enabled] = await Promise.allSettled([late, ...others].map(({ ref }, i) => target.enable!(ref, MINUTE, deadlines[i]!)));
+      expect(refused).toMatchObject({ status: "rejected", reason: { metadata: { problem: "deadline_passed" } } });
+      expect(enabled.map(({ status }) => status)).toEqual(["fulfilled", "fulfilled"]);
+      for (const { created, secret } of others) await (await clientOf(created.connection, secret)).end();
+      for (const { ref } of [late, ...others]) expect(await target.revoke(ref)).toBe("revoked");
+    });
+
     test("a statement that fails creates nothing, says which it was, and none of its text", async () => {
       await install("broken", ["INSERT INTO app.member VALUES ({{name_literal}})", "GRANT SELECT ON app.missing TO {{name}}"]);
       const failed = await issue("broken").catch((error: unknown) => error);

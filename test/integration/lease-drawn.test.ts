@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { LeaseholdError } from "../../src/base/errors.ts";
 import { clientOf } from "../conformance/engine-postgres-setup.ts";
 import { actorOf, dies, gate, type LeaseTarget, leaseWorld, type LeaseWorld, type Replica, type ReplicaOptions, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
@@ -112,6 +113,7 @@ it("what a dead replica had drawn is taken away when its time is over, enabled o
   for (const row of ahead) {
     await gone(row);
     expect(await target.has(row.username)).toBe(false);
+    expect(await world.events(row.id)).toEqual([]);
   }
   // Who wakes up then gets another, or makes one.
   const { lease, password } = await issue(made);
@@ -148,13 +150,63 @@ it.each([
   let dead = false;
   const made = await busy({ faults: { [fault]: async () => (dead ? dies() : undefined) } });
   dead = true;
+  const ahead = (await drawn()).map(({ id }) => id);
   const request = { id: randomUUID(), hash: "h" };
   await expect(issue(made, undefined, request)).rejects.toMatchObject({ reason: "TARGET_UNAVAILABLE" });
   const { lease, password, recorded } = await issue(replica, undefined, request);
   expect(recorded).toBe(false);
+  expect(ahead).toContain(lease.id);
   await (await clientOf(lease.connection, password)).end();
   expect(await replica.lease(lease.id)).toMatchObject({ state: "ACTIVE", enabling: false, delivered: true, nextActionAt: lease.expireAt });
   expect(await world.events(lease.id)).toEqual([20]);
+});
+
+it("who asks for a lease again is answered without the target, though a login was drawn for it; others go on with drawn ones", async () => {
+  const step = gate();
+  let stuck = false;
+  const made = await busy({ faults: { beforeEnable: async () => (stuck ? step.pass() : undefined) } });
+  const request = { id: randomUUID(), hash: "h" };
+  const first = await issue(made, undefined, request);
+  await until("it to be confirmed", async () => !(await replica.lease(first.lease.id)).enabling);
+  await made.drawn.settled();
+  const ahead = await drawn();
+  stuck = true;
+  expect((await issue(made, undefined, request)).lease.id).toBe(first.lease.id);
+  step.open();
+  const [spoilt] = await until("what was enabled for it to be on its way out", async () => {
+    const out = (await rows()).filter((row) => ahead.some(({ id }) => id === row.id) && row.state !== "PENDING");
+    return out.length > 0 && out;
+  });
+  expect(await gone(spoilt!)).toMatchObject({ end_cause: "POOL" });
+  stuck = false;
+  expect(ahead.map(({ id }) => id)).toContain((await issue(made)).lease.id);
+});
+
+it("one whose draw ran out before the target came to it is enabled as the lease it has become", async () => {
+  let late = 0;
+  const tooLate = () => new LeaseholdError("TARGET_UNAVAILABLE", "too late", { metadata: { problem: "deadline_passed" } });
+  const made = await busy({ faults: { beforeEnable: async () => (late-- > 0 ? Promise.reject(tooLate()) : undefined) } });
+  const ahead = (await drawn()).map(({ id }) => id);
+  late = 1;
+  const { lease, password } = await issue(made);
+  expect(ahead).toContain(lease.id);
+  await (await clientOf(lease.connection, password)).end();
+});
+
+it("one that is revoked by hand while it is drawn is gone, and is not given out", async () => {
+  const made = await busy();
+  const [row, ...others] = await drawn();
+  expect((await replica.revoker.revoke(row!.id, actorOf(), undefined, 10_000)).lease.state).toBe("REVOKED");
+  expect(await target.has(row!.username)).toBe(false);
+  for (const _ of [row, ...others]) expect((await issue(made)).lease.username).not.toBe(row!.username);
+});
+
+it("while it is drawn the ledger knows the latest VALID UNTIL it may have; put back, it has the pool's end again", async () => {
+  const ends = () => world.database.query<{ state: string; end: Date }>("select state, expire_at as end from lease where path = $1 and pooled", [role]);
+  const made = await busy();
+  for (const { state, end } of await ends()) if (state === "PENDING") expect(end.getTime() - Date.now()).toBeGreaterThan(HOUR);
+  await made.drawn.stop();
+  for (const { end } of await ends()) expect(end.getTime() - Date.now()).toBeLessThan(11 * MINUTE);
 });
 
 it("a worker that is frozen before the target until the lease was revoked enables nothing", async () => {

@@ -88,13 +88,13 @@ export class LeaseModel {
       case "draw":
         // (None to be drawn is no refusal.)
         this.#move(this.state === "READY" && this.expireAt > now + HOLD, () => {
-          [this.state, this.deadlineAt] = ["PENDING", now + DRAWN];
+          [this.state, this.deadlineAt, this.expireAt] = ["PENDING", now + DRAWN, Math.max(this.expireAt, now + HOLD + MAX_TTL)];
           this.#plan(this.deadlineAt);
         });
         return true;
       case "put_back":
         return this.#move(this.#isDrawn() && current && this.deadlineAt > now, () => {
-          this.state = "READY";
+          [this.state, this.expireAt] = ["READY", this.maxExpireAt];
           this.#plan(this.expireAt);
         });
       case "roll_back":

@@ -1,4 +1,4 @@
-import { isReason } from "../../base/errors.ts";
+import { isReason, LeaseholdError } from "../../base/errors.ts";
 import { Gather } from "../../base/gather.ts";
 import type { Sensitive } from "../../base/sensitive.ts";
 import type {
@@ -58,7 +58,9 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     this.staticLogins = new PostgresStaticLogins(this.#sessions, options.instance);
     this.#creations = new Creations(this.#sessions, options.instance);
     const divide = (error: unknown): boolean => isReason(error, "TARGET_MISCONFIGURED");
-    this.#enabling = new Gather({ run: (items) => this.#enable(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
+    // (One whose deadline has passed sinks none that has longer.)
+    const divideLate = (error: unknown): boolean => divide(error) || (error instanceof LeaseholdError && error.metadata["problem"] === "deadline_passed");
+    this.#enabling = new Gather({ run: (items) => this.#enable(items), lanes: ALTER_LANES, max: ALTER_MAX, divide: divideLate });
     this.#renewing = new Gather({ run: (items) => this.#renew(items), lanes: ALTER_LANES, max: ALTER_MAX, divide });
     this.#disabling = new Gather({ run: (logins) => disableAll(this.#sessions, options, logins), lanes: ALTER_LANES, max: REVOKE_MAX, divide });
     this.#ending = new Gather({ run: (logins) => endAll(this.#sessions, options, logins), lanes: END_LANES, max: REVOKE_MAX, divide });
@@ -122,7 +124,7 @@ export class PostgresTarget implements Target<PostgresRoleConfig> {
     return this.#sessions.close();
   }
 
-  /** The earliest deadline holds for all: they were asked for within milliseconds. */
+  /** The earliest deadline holds for all; once it has passed, those that have longer go by themselves. */
   async #enable(items: readonly Alteration[]): Promise<(true | Error)[]> {
     const deadlineAt = Math.min(...items.map((item) => item.deadlineAt));
     const [names, oids, times] = columns(items);

@@ -7,7 +7,8 @@ create function login_taken(l lease) returns jsonb language sql stable as $$
     'owned_objects', l.owned_objects, 'sealed', encode(l.sealed, 'base64'))
 $$;
 
--- READY → PENDING, up to `count`; no event, nobody's lease. args: role_uid, role_generation, count, hold_ms (the target refuses to enable one later than that), rollback_ms (when nothing can happen to it any more).
+-- READY → PENDING, up to `count`; no event, nobody's lease. args: role_uid, role_generation, count, hold_ms (the target refuses to enable one later than that), rollback_ms (when nothing can happen to it any more),
+-- max_ttl_ms: `expire_at` becomes the latest end that enabling may give it on the target (finding 17); the pool's own stays in `max_expire_at`.
 create function lease_draw(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 declare
   a jsonb := c->'args';
@@ -18,7 +19,7 @@ begin
         and expire_at > t + (a->>'hold_ms')::bigint * interval '1 ms'
       order by issued_at limit (a->>'count')::integer for update),
   moved as (
-    update lease l set state = 'PENDING', generation = l.generation + 1, deadline_at = t + (a->>'rollback_ms')::bigint * interval '1 ms', next_action_at = t + (a->>'rollback_ms')::bigint * interval '1 ms'
+    update lease l set state = 'PENDING', generation = l.generation + 1, expire_at = greatest(l.expire_at, t + ((a->>'hold_ms')::bigint + (a->>'max_ttl_ms')::bigint) * interval '1 ms'), deadline_at = t + (a->>'rollback_ms')::bigint * interval '1 ms', next_action_at = t + (a->>'rollback_ms')::bigint * interval '1 ms'
       from picked p where l.id = p.id returning login_taken(l) as login)
   select coalesce(jsonb_agg(login), '[]') into drawn from moved;
   return done(jsonb_build_object('drawn', drawn));
@@ -27,7 +28,7 @@ end $$;
 -- PENDING → READY: drawn, and never enabled. args: id, generation.
 create function lease_put_back(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
 begin
-  update lease set state = 'READY', generation = generation + 1, next_action_at = expire_at
+  update lease set state = 'READY', generation = generation + 1, expire_at = max_expire_at, next_action_at = max_expire_at
     where id = (c->'args'->>'id')::uuid and state = 'PENDING' and pooled and login_oid is not null and generation = (c->'args'->>'generation')::bigint and deadline_at > t;
   if not found then return refuse('STALE'); end if;
   return done('{}');
@@ -62,6 +63,18 @@ begin
     jsonb_build_object('type', 20, 'lease_id', l.id, 'principal', l.principal, 'expire_at', iso(l.expire_at))) || jsonb_build_object('fingerprint', l.fingerprint);
 end $$;
 
+-- As in 0003; a login of the pool was nobody's lease, so that its end is no event.
+create or replace function lease_reopen(c jsonb, t timestamptz) returns jsonb language plpgsql as $$
+declare
+  a jsonb := c->'args';
+begin
+  update lease set state = 'REVOKING', generation = generation + 1, end_cause = coalesce(end_cause, case when pooled then 'POOL' else 'ISSUE_FAILED' end), login_oid = a->>'oid', ended_at = null,
+      attempts = 0, problem = null, next_action_at = t + (a->>'claim_ms')::bigint * interval '1 ms'
+    where id = (a->>'id')::uuid and state in ('REVOKED', 'ROLLED_BACK', 'PENDING') and generation = (a->>'generation')::bigint;
+  if not found then return refuse('STALE'); end if;
+  return done('{}');
+end $$;
+
 -- As in 0004; the cause POOL ends one that was drawn, too.
 create or replace function leases_begin_revoke(cs jsonb[], t timestamptz) returns jsonb[] language plpgsql as $$
 declare
@@ -75,7 +88,8 @@ begin
         when f.state in ('REVOKING', 'REVOKED', 'ROLLED_BACK') then 'ended'
         when f.cause = 'EXPIRED' and (f.state <> 'ACTIVE' or f.expire_at > t) then 'stale'
         when f.cause = 'UNDELIVERED' and (f.state <> 'ACTIVE' or f.delivered) then 'stale'
-        when (f.cause = 'POOL') <> (f.state = 'READY' or f.state = 'PENDING' and f.pooled and f.login_oid is not null) then 'stale'
+        when f.cause <> 'POOL' and f.state = 'READY' then 'stale'
+        when f.cause = 'POOL' and not (f.state = 'READY' or f.state = 'PENDING' and f.pooled and f.login_oid is not null) then 'stale'
         else 'move'
       end as verdict
       from found f),
