@@ -57,7 +57,7 @@ const SHARE = 8;
 const MOST = 32;
 /** An issue sooner than this after the last one is worth drawing for. */
 const BUSY_MS = 1000;
-/** After a refusal: who is refused again and again is to burn no login each time. */
+/** After a refusal, since who is refused again and again is to burn no login each time; and after a draw that failed. */
 const PAUSE_MS = 10_000;
 
 /**

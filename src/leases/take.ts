@@ -40,9 +40,9 @@ export class PoolIssuer {
     };
     const beganAt = performance.now();
     const outcome = await committer.commit({ kind: "lease.take", path: role.path, actor: order.actor, args }).catch((error: unknown) => {
-      // If it was committed all the same; if not, the row is PENDING, and the schedule's.
       if (drawn === undefined) throw error;
       this.#deps.drawn.pause(role);
+      // If it was committed all the same; if not, the row is PENDING, and the schedule's.
       if (!isReason(error, "OVERLOADED", "DRAINING"))
         void this.undelivered({ id: drawn.id, path: role.path, generation: drawn.generation + 1, traceId: order.actor.traceId });
       throw error;
@@ -56,9 +56,8 @@ export class PoolIssuer {
     if (!outcome.ok) return outcome;
     if (taken === null) return undefined;
     await reached("take.committed");
-    // Counted from before the commit, its VALID UNTIL must still leave room behind the lease's end.
-    const isAhead = taken.id === drawn?.id && performance.now() - beganAt < settings.graceMs / 2;
-    return this.#give(target, terms, taken, Date.parse(String(outcome.result["issued_at"])), outcome.revision, isAhead ? ahead : undefined);
+    const issuedAt = Date.parse(String(outcome.result["issued_at"]));
+    return this.#give(target, terms, taken, issuedAt, outcome.revision, taken.id === drawn?.id ? { enabled: ahead!, beganAt } : undefined);
   }
 
   /** Answers what went wrong; never rejects. */
@@ -87,16 +86,17 @@ export class PoolIssuer {
     taken: PooledLogin,
     issuedAt: number,
     revision: number,
-    ahead: Promise<unknown> | undefined,
+    ahead: { readonly enabled: Promise<unknown>; readonly beganAt: number } | undefined,
   ): Promise<Issued> {
-    const { keyring, owners } = this.#deps;
+    const { keyring, owners, settings } = this.#deps;
     const { id, generation, connection } = taken;
     const lease = issuedLease(terms, { ...loginTaken(taken), id, generation, connection, issuedAt });
     owners.keep(id, { rolePath: lease.path, owner: lease.principal });
     const opening = open(keyring, Buffer.from(taken.sealed, "base64"), leaseBinding(id)).then((bytes) => new Sensitive(bytes));
     const enable = (): Promise<void> => enableLogin(this.#deps, target, lease, terms.ttlMs);
-    // Too late for a login that is only drawn; by now it is a lease.
-    const enabling = ahead === undefined ? enable() : ahead.then((error) => (isTooLate(error) ? enable() : raise(error)));
+    // Again where it was too late for a login that is only drawn, a lease by now; and where VALID UNTIL, counted from before the commit, may leave too little room behind the lease's end.
+    const isSlow = (): boolean => performance.now() - ahead!.beganAt > settings.graceMs / 2;
+    const enabling = ahead?.enabled.then((error) => (isTooLate(error) || isSlow() ? enable() : raise(error))) ?? enable();
     try {
       const [password] = await Promise.all([opening, enabling]);
       await reached("take.enabled");

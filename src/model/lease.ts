@@ -14,7 +14,8 @@ import { invalid, LeaseholdError } from "../base/errors.ts";
  * running any more; if the login is there then, it goes the way of a revocation. REVOKING never gives up. A terminal row is probed once more when the login's own
  * VALID UNTIL has passed, then nothing is due.
  *
- * The warm pool: PENDING with nobody's name on it → READY (the login is there and can't log in) → ACTIVE, taken by an issue; or READY → REVOKING when it is too old, or its role was changed.
+ * The warm pool: PENDING with nobody's name on it → READY (the login is there and can't log in) → ACTIVE, taken by an issue; or READY → REVOKING when it is too old, or its role was changed. Some are drawn ahead, READY → PENDING
+ * with a deadline: one replica may enable such a login while it commits the issue that takes it (→ ACTIVE); unused it goes back (→ READY), forgotten it goes the way of PENDING (docs/adr/0023).
  *
  * ACTIVE is what the ledger has decided; two things of it the target may not have followed yet: `enabling`, a login of the pool may still be unable to log in, and `renewingTo`, its VALID UNTIL may still
  * be that of before a renewal. Nobody has been answered then, or the target was seen to follow and the row is about to be told. Whoever dies in between leaves it to the schedule, which brings the target

@@ -67,7 +67,7 @@ export interface LeaseFilter {
   readonly range: PathRange | undefined;
   /** Empty: everybody's. */
   readonly principal: string;
-  /** What a warm pool holds is seen with READY alone, whatever is being done to it. */
+  /** What a warm pool holds, PENDING or READY, is seen only if READY is among them. */
   readonly states: readonly LeaseState[];
   readonly stalled: boolean;
   /** Rows outside of these and not `viewer`'s own are not wanted. */

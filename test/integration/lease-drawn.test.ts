@@ -1,6 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from "vitest";
 import { LeaseholdError } from "../../src/base/errors.ts";
+import { type LeaseState, LIVE_STATES } from "../../src/model/lease.ts";
+import { leasePage } from "../../src/store/leases.ts";
 import { clientOf } from "../conformance/engine-postgres-setup.ts";
 import { actorOf, dies, gate, type LeaseTarget, leaseWorld, type LeaseWorld, type Replica, type ReplicaOptions, startLeaseTarget } from "../support/leases.ts";
 import { until } from "../support/until.ts";
@@ -23,6 +25,7 @@ let world: LeaseWorld;
 let replica: Replica;
 let role: string;
 let counter = 0;
+const others: Replica[] = [];
 
 beforeAll(async () => {
   target = await startLeaseTarget();
@@ -33,6 +36,7 @@ afterAll(async () => {
   await world?.close();
   await target?.cluster.stop();
 });
+afterEach(() => Promise.all(others.splice(0).map((each) => each.close())));
 beforeEach(async () => {
   role = `credentials/postgres/drawn/${counter++}`;
   await world.putRole(role, "db", { ...target.role, scramIterations: 1 }, { pool: POOL });
@@ -44,9 +48,16 @@ const drawn = async (): Promise<Row[]> => (await rows()).filter((row) => row.sta
 const issue = (by: Replica, principal?: string, request?: { id: string; hash: string }) =>
   by.issuer.issue({ path: role, ttlMs: HOUR, actor: actorOf(principal), request });
 
+/** Closed when its test is over: it has connections to the target. */
+async function another(options: ReplicaOptions = {}): Promise<Replica> {
+  const made = await world.replica(options);
+  others.push(made);
+  return made;
+}
+
 /** One that has drawn some ahead, as it does when it issues again and again. */
 async function busy(options: ReplicaOptions = {}): Promise<Replica> {
-  const made = await world.replica(options);
+  const made = await another(options);
   await until("some to be drawn ahead", async () => {
     await issue(made);
     await made.drawn.settled();
@@ -61,6 +72,10 @@ const gone = (row: Row) =>
     const [now] = (await rows()).filter(({ id }) => id === row.id);
     return now!.state === "REVOKED" && now;
   });
+
+/** Of those that were drawn, the one that was enabled for nothing. */
+const onItsWayOut = (ahead: readonly Row[]) =>
+  until("one to be on its way out", async () => (await rows()).find(({ id, state }) => state !== "PENDING" && ahead.some((row) => row.id === id)));
 
 it("draws for a role that is issued again and again; they can't log in; the next issues are met with them", async () => {
   await issue(replica);
@@ -85,7 +100,7 @@ it("draws for a role that is issued again and again; they can't log in; the next
 });
 
 it("gives none twice, whoever else issues", async () => {
-  const [one, two] = [await world.replica(), await world.replica()];
+  const [one, two] = [await another(), await another()];
   const issued = await Promise.all([one, two].flatMap((by) => Array.from({ length: 10 }, () => issue(by))));
   for (let i = 0; i < 10; i++) issued.push(...(await Promise.all([issue(one), issue(two), issue(one, OTHER)])));
   expect(new Set(issued.map(({ lease }) => lease.username)).size).toBe(50);
@@ -125,7 +140,7 @@ it("an issue that is refused after its login was enabled takes it away at once, 
   role += "-quota";
   await world.putRole(role, "db", { ...target.role, scramIterations: 1 }, { pool: POOL, quotas: { maxLeases: undefined, maxLeasesPerPrincipal: 4 } });
   await replica.pool.look();
-  const made = await world.replica();
+  const made = await another();
   for (let i = 0; i < 4; i++) {
     await issue(made);
     await made.drawn.settled();
@@ -133,13 +148,13 @@ it("an issue that is refused after its login was enabled takes it away at once, 
   const ahead = await drawn();
   expect(ahead.length).toBeGreaterThan(0);
   await expect(issue(made)).rejects.toMatchObject({ reason: "LEASE_QUOTA" });
-  const [spoilt] = (await rows()).filter((row) => ahead.some(({ id }) => id === row.id) && row.state !== "PENDING");
-  expect(await gone(spoilt!)).toMatchObject({ end_cause: "POOL", pooled: true });
-  expect(await target.has(spoilt!.username)).toBe(false);
-  expect(await world.events(spoilt!.id)).toEqual([]);
+  const spoilt = await onItsWayOut(ahead);
+  expect(await gone(spoilt)).toMatchObject({ end_cause: "POOL", pooled: true });
+  expect(await target.has(spoilt.username)).toBe(false);
+  expect(await world.events(spoilt.id)).toEqual([]);
   // Refused again and again: nothing more is burnt, and others are served.
   for (let i = 0; i < 5; i++) await expect(issue(made)).rejects.toMatchObject({ reason: "LEASE_QUOTA" });
-  expect((await rows()).filter((row) => row.pooled && row.state !== "READY" && row.state !== "PENDING").map(({ id }) => id)).toEqual([spoilt!.id]);
+  expect((await rows()).filter((row) => row.pooled && row.state !== "READY" && row.state !== "PENDING").map(({ id }) => id)).toEqual([spoilt.id]);
   expect(ahead.map(({ username }) => username)).not.toContain((await issue(made, OTHER)).lease.username);
 });
 
@@ -173,11 +188,8 @@ it("who asks for a lease again is answered without the target, though a login wa
   stuck = true;
   expect((await issue(made, undefined, request)).lease.id).toBe(first.lease.id);
   step.open();
-  const [spoilt] = await until("what was enabled for it to be on its way out", async () => {
-    const out = (await rows()).filter((row) => ahead.some(({ id }) => id === row.id) && row.state !== "PENDING");
-    return out.length > 0 && out;
-  });
-  expect(await gone(spoilt!)).toMatchObject({ end_cause: "POOL" });
+  const spoilt = await onItsWayOut(ahead);
+  expect(await gone(spoilt)).toMatchObject({ end_cause: "POOL" });
   stuck = false;
   expect(ahead.map(({ id }) => id)).toContain((await issue(made)).lease.id);
 });
@@ -193,6 +205,58 @@ it("one whose draw ran out before the target came to it is enabled as the lease 
   await (await clientOf(lease.connection, password)).end();
 });
 
+it.each([true, false])(
+  "one whose commit's answer is lost is a lease that was not delivered: answered when it is asked for again (%s), and else gone after a minute",
+  async (again) => {
+    const made = await busy();
+    const ahead = (await drawn()).map(({ id }) => id);
+    const commit = made.committer.commit.bind(made.committer);
+    made.committer.commit = async (command, when) => {
+      const outcome = await commit(command, when);
+      if (command.kind === "lease.take") throw new LeaseholdError("STORE_UNAVAILABLE", "the answer was lost");
+      return outcome;
+    };
+    const request = { id: randomUUID(), hash: "h" };
+    await expect(issue(made, undefined, request)).rejects.toMatchObject({ reason: "STORE_UNAVAILABLE" });
+    const row = (await rows()).find(({ id, state }) => state === "ACTIVE" && ahead.includes(id))!;
+    await until("it is known not to be delivered", async () => !(await replica.lease(row.id)).delivered);
+    if (again) {
+      const { lease, password } = await issue(replica, undefined, request);
+      expect(lease.id).toBe(row.id);
+      await (await clientOf(lease.connection, password)).end();
+    } else {
+      await world.advance(61_000);
+      expect(await gone(row)).toMatchObject({ end_cause: "UNDELIVERED" });
+      expect(await target.has(row.username)).toBe(false);
+    }
+  },
+);
+
+it("of a role that was changed is not given out; it goes back, and then with the rest of the old pool", async () => {
+  const made = await busy();
+  const old = await rows();
+  await world.putRole(role, "db", { ...target.role, scramIterations: 2 }, { pool: POOL });
+  const { lease } = await issue(made);
+  expect(old.map(({ id }) => id)).not.toContain(lease.id);
+  await made.drawn.stop();
+  await until("the old pool is gone", async () => {
+    await replica.pool.look();
+    await replica.clockwork.sweep();
+    return (await rows()).every(({ id, pooled, state }) => !pooled || state === "REVOKED" || !old.some((row) => row.id === id));
+  });
+});
+
+it("what the pool holds is no lease that is listed, unless READY is asked for", async () => {
+  await busy();
+  const list = async (states: readonly LeaseState[]) => {
+    const filter = { range: { from: role, to: `${role}/` }, principal: "", states, stalled: false, allowed: [{ from: role, to: `${role}/` }], viewer: "" };
+    return (await leasePage(replica.db, filter, undefined, 1000, 1000)).leases;
+  };
+  expect((await list(LIVE_STATES)).filter(({ principal }) => principal === "")).toEqual([]);
+  expect(await list(LIVE_STATES)).not.toEqual([]);
+  expect((await list(["READY", "PENDING"])).filter(({ state }) => state === "PENDING")).toHaveLength(3);
+});
+
 it("one that is revoked by hand while it is drawn is gone, and is not given out", async () => {
   const made = await busy();
   const [row, ...others] = await drawn();
@@ -202,11 +266,17 @@ it("one that is revoked by hand while it is drawn is gone, and is not given out"
 });
 
 it("while it is drawn the ledger knows the latest VALID UNTIL it may have; put back, it has the pool's end again", async () => {
-  const ends = () => world.database.query<{ state: string; end: Date }>("select state, expire_at as end from lease where path = $1 and pooled", [role]);
+  const ends = () =>
+    world.database.query<{ state: string; left: number }>(
+      "select state, (extract(epoch from expire_at - leasehold_now()) * 1000)::float8 as left from lease where path = $1 and pooled",
+      [role],
+    );
   const made = await busy();
-  for (const { state, end } of await ends()) if (state === "PENDING") expect(end.getTime() - Date.now()).toBeGreaterThan(HOUR);
+  const ahead = (await ends()).filter(({ state }) => state === "PENDING");
+  expect(ahead).toHaveLength(3);
+  for (const { left } of ahead) expect(left).toBeGreaterThan(4 * HOUR); // max_ttl
   await made.drawn.stop();
-  for (const { end } of await ends()) expect(end.getTime() - Date.now()).toBeLessThan(11 * MINUTE);
+  for (const { left } of await ends()) expect(left).toBeLessThanOrEqual(POOL.maxAgeMs);
 });
 
 it("a worker that is frozen before the target until the lease was revoked enables nothing", async () => {

@@ -260,6 +260,12 @@ describe("Redis as a hint", () => {
       here.publish(9);
       return heard.includes(9);
     });
+    here.publish(4); // an older one, that came late
+    await until("it arrives", () => {
+      here.publish(10);
+      return heard.includes(10);
+    });
+    expect(heard).not.toContain(4);
     expect(new Set(mine)).toEqual(new Set([undefined]));
     for (const each of [here, late]) each.close();
     for (const each of [first, second, other]) each.disconnect();

@@ -215,6 +215,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
         return found;
       },
       async close() {
+        replicas.splice(replicas.indexOf(made), 1);
         await ledger.pool.stop();
         await ledger.drawn.stop();
         await ledger.clockwork.stop();
@@ -260,7 +261,7 @@ export async function leaseWorld(target: LeaseTarget): Promise<LeaseWorld> {
       await Promise.all(replicas.map(({ catalog }) => catalog.reset()));
     },
     async close() {
-      await Promise.all(replicas.map((each) => each.close()));
+      await Promise.all([...replicas].map((each) => each.close()));
       await database.drop();
     },
   };

@@ -168,7 +168,7 @@ export const Lease_State = {
   UNSPECIFIED: 0,
 
   /**
-   * Committed; the target is being asked to create the login.
+   * Committed; the target is being asked to create the login, or may be asked any moment to let a login of a warm pool log in.
    *
    * @generated from enum value: STATE_PENDING = 1;
    */

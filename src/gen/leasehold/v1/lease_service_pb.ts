@@ -82,7 +82,8 @@ export type ListLeasesRequest = Message<"leasehold.v1.ListLeasesRequest"> & {
   principal: string;
 
   /**
-   * Only leases in these states; empty: PENDING, ACTIVE and REVOKING.
+   * Only leases in these states; empty: PENDING, ACTIVE and REVOKING. Logins that a warm pool holds are listed only where
+   * READY is asked for; those that are being made or drawn ahead are PENDING.
    *
    * @generated from field: repeated leasehold.v1.Lease.State states = 3;
    */
