@@ -173,7 +173,7 @@ export class LeaseModel {
     if (this.state === "REVOKING" || this.state === "REVOKED" || this.state === "ROLLED_BACK") return true;
     if (cause === "EXPIRED" && (this.state !== "ACTIVE" || this.expireAt > now)) return false;
     if (cause === "UNDELIVERED" && (this.state !== "ACTIVE" || this.delivered)) return false;
-    if ((cause === "POOL") !== (this.state === "READY" || this.#isDrawn())) return false;
+    if (cause === "POOL" ? this.state !== "READY" && !this.#isDrawn() : this.state === "READY") return false;
     this.#plan(this.state === "PENDING" && !this.oid ? Math.max(this.deadlineAt, now) : now + CLAIM);
     [this.state, this.renewingTo] = ["REVOKING", undefined];
     this.generation++;
